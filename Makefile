@@ -1,0 +1,61 @@
+# make art    environment, requirements, one artwork: its path and caption stand at the end
+# make test   the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: art test test-slow test-parity samples benchmark lint clean
+
+art: $(VENV)/.art
+	@mkdir -p outputs
+	$(BIN)/papermill main.ipynb outputs/main.ipynb -f config.yaml -k python3 --stdout-file outputs/main.txt
+	@cat outputs/main.txt
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest tests --ignore tests/parity -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest tests --ignore tests/parity -m slow
+
+# Against the reference implementations. Where no CPU build of torch is at hand, its own package index has one.
+test-parity: $(VENV)/.parity
+	$(BIN)/python -m pytest tests/parity
+
+# The artworks in outputs/, made again by the committed weights.
+samples: $(VENV)/.art
+	$(BIN)/python -m atelier samples
+
+benchmark: $(VENV)/.art
+	$(BIN)/python benchmarks/studio.py
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Atelier needs Python 3.11 or newer; try: make art PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.art: requirement.txt | $(VENV)/bin/python
+	@echo "Installing the requirements (about two minutes the first time) ..."
+	@$(PIP) -r requirement.txt
+	@# Notebooks and programs run from any folder with this environment find the package here.
+	@$(BIN)/python -c "import site; open(site.getsitepackages()[0] + '/atelier.pth', 'w').write('$(CURDIR)\n')"
+	@touch $@
+
+$(VENV)/.test: tests/requirement.txt $(VENV)/.art
+	@$(PIP) -r tests/requirement.txt
+	@touch $@
+
+$(VENV)/.parity: tests/parity/requirement.txt $(VENV)/.test
+	@$(PIP) -r tests/parity/requirement.txt
+	@touch $@
+
+$(VENV)/.lint: | $(VENV)/bin/python
+	@$(PIP) ruff==0.17.5
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis

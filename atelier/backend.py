@@ -1,0 +1,39 @@
+"""Imports Keras without TensorFlow's start-up chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from types import ModuleType
+
+
+def import_keras() -> ModuleType:
+    """The `keras` module; the first import takes seconds, so inference calls this only when it must.
+
+    TensorFlow writes some of its start-up notes straight to file descriptor 2, before its log level counts,
+    so that descriptor points nowhere during the first import. An import error is still raised.
+    """
+    if "keras" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _silent_stderr():
+            import keras  # noqa: F401
+    return sys.modules["keras"]
+
+
+@contextlib.contextmanager
+def _silent_stderr():
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, AttributeError):  # no standard error at all (a windowed program): nothing to silence
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

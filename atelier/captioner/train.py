@@ -1,0 +1,316 @@
+"""Trains a small captioner on the project's captions: first on a frozen stem's features, then all of it.
+
+A Vision Transformer from scratch knows too little after a few thousand pictures, so its patches are cut from the
+feature map of an ImageNet MobileNetV2 (the "hybrid" of Dosovitskiy et al., 2021). Its features are computed once, for
+several augmented views of each picture, and everything behind it is trained on them; then the stem is tuned, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import keras
+import numpy as np
+from keras import ops
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from atelier.captioner.augment import random_view
+from atelier.captioner.blip import Blip
+from atelier.captioner.compiling import compiled
+from atelier.captioner.config import BlipConfig, TextConfig, VisionConfig
+from atelier.captioner.evaluate import Judge
+from atelier.captioner.examples import find_examples, open_rgb, view_features
+from atelier.captioner.preprocessing import Preprocessor
+from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
+from atelier.captioner.weights import save_pretrained
+from atelier.images import write_atomically
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training run."""
+
+    image_size: int = 192  # a 6 x 6 feature map; the data's pictures have 192 to 224 pixels
+    hidden_size: int = 256
+    num_attention_heads: int = 4
+    vision_layers: int = 2  # the stem does most of the seeing
+    text_layers: int = 4
+    vocab_size: int = 3000
+    max_tokens: int = 28  # 99 % of the captions are no longer, [DEC] and [SEP] included
+
+    views: int = 8
+    batch: int = 32
+    dropout: float = 0.15  # few captions: much of it
+    label_smoothing: float = 0.1  # as in BLIP
+    weight_decay: float = 0.05  # as in BLIP
+    rate: float = 5e-4
+    tuning_rate: float = 1.5e-4  # of the whole, stem included
+    warmup: int = 400  # steps of each phase
+    frozen_share: float = 0.55  # of the minutes
+    held_out: float = 0.08  # of the pictures
+
+    seed: int = 0
+    checkpoint_minutes: float = 4.0
+    judge_minutes: float = 8.0
+
+    def config(self, vocab_size: int) -> BlipConfig:
+        """The model that is trained, with the vocabulary that was found."""
+        ids = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
+        shared = {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": 4 * self.hidden_size,
+            "num_attention_heads": self.num_attention_heads,
+        }
+        vision = VisionConfig(
+            **shared,
+            num_hidden_layers=self.vision_layers,
+            image_size=self.image_size,
+            patch_size=1,
+            dropout=self.dropout,
+            stem="mobilenet_v2",
+        )
+        text = TextConfig(
+            **shared,
+            num_hidden_layers=self.text_layers,
+            vocab_size=vocab_size,
+            max_position_embeddings=64,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            bos_token_id=ids["[DEC]"],
+            pad_token_id=ids["[PAD]"],
+            sep_token_id=ids["[SEP]"],
+        )
+        return BlipConfig(vision, text)
+
+
+class Teacher(keras.Model):
+    """A BLIP and what it is shown: feature maps while its stem is `frozen`, pixels afterwards."""
+
+    def __init__(self, blip: Blip, frozen: bool, recipe: Recipe):
+        super().__init__(name="teacher")
+        self.blip, self.frozen = blip, frozen
+        blip.vision_model.stem.trainable = not frozen
+        self.built = True
+        optimizer = keras.optimizers.AdamW(recipe.rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
+        optimizer.build(self.trainable_variables)
+        pad, smoothing = blip.config.text.pad_token_id, recipe.label_smoothing
+        # XLA takes longer to compile these steps than it saves on a processor.
+        self.compile(optimizer, lambda ids, logits: caption_loss(ids, logits, pad, smoothing), jit_compile=False)
+
+    def call(self, inputs, training=False):
+        picture, ids = inputs
+        vision = self.blip.vision_model
+        image = vision.encode(picture, training=training) if self.frozen else vision(picture, training=training)
+        return self.blip.text_decoder(ids, image, training=training)
+
+
+def caption_loss(ids, logits, pad: int, smoothing: float = 0.0):
+    """Mean cross entropy (nats) of the tokens that are no padding.
+
+    Args:
+        ids: (B, T) the tokens to be foreseen, `pad` where a caption has ended.
+        logits: (B, T, vocab_size).
+        smoothing: share of the target that is spread over the whole vocabulary (Szegedy et al., 2016).
+    """
+    ids = ops.cast(ids, "int32")
+    log_probs = ops.log_softmax(logits)
+    hit = ops.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]  # (B, T)
+    loss = -(1.0 - smoothing) * hit - smoothing * ops.mean(log_probs, axis=-1)
+    counts = ops.cast(ids != pad, loss.dtype)
+    return ops.sum(loss * counts) / ops.sum(counts)
+
+
+def learning_rate(peak: float, progress: float, step: int, warmup: int) -> float:
+    """A linear warm-up of some steps, and half a cosine down to a fiftieth over the phase's time."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+    return peak * min(1.0, (step + 1) / warmup) * max(cosine, 0.02)
+
+
+def chances(media: Sequence[str | None]) -> np.ndarray:
+    """How likely each picture is drawn: by one over the root of how many share its medium.
+
+    Rare media are seen more often than their number, and still less often than the common ones.
+    """
+    counts = Counter(media)
+    weights = np.array([counts[medium] ** -0.5 for medium in media])
+    return weights / weights.sum()
+
+
+def train(
+    data: Sequence[str | Path],
+    out: str | Path,
+    *,
+    minutes: float,
+    stem_weights: str | Path = "imagenet",
+    resume: bool = True,
+    recipe: Recipe | None = None,
+) -> dict[str, float]:
+    """Train a captioner and leave the best one in `out`, in Hugging Face's layout.
+
+    `out` also gets `log.jsonl`, a line for each judgement on the held-out pictures, and `run/`: the features and what a
+    later call needs to go on. It may be deleted afterwards.
+
+    Args:
+        data: folders with captioned pictures, as `atelier.dataset.source.find_pictures` understands them.
+        out: the run's folder.
+        minutes: of training in all, those of earlier calls included; the features are computed before that.
+        stem_weights: a Keras weights file of MobileNetV2 without its top, or "imagenet", which downloads one.
+        resume: go on with the run in `out`, where there is one; otherwise begin anew.
+        recipe: the numbers; those of the run that is resumed.
+
+    Returns:
+        the figures of the captioner in `out`, as `evaluate.Judge` names them.
+
+    Raises:
+        FileNotFoundError: no captioned pictures, or no stem weights.
+        ValueError: `minutes` is not positive, or the run in `out` has another recipe.
+    """
+    if minutes <= 0:
+        raise ValueError(f"minutes is a number above 0, not {minutes}")
+    if stem_weights != "imagenet" and not Path(stem_weights).is_file():
+        raise FileNotFoundError(f"no stem weights at {stem_weights}")
+    run = Run(data, Path(out), recipe or Recipe(), stem_weights, resume)
+    run.go_on(minutes * 60)
+    return run.best
+
+
+class Run:
+    """One training run: its pictures, its model, and how far it has come."""
+
+    def __init__(self, data, out: Path, recipe: Recipe, stem_weights, resume: bool):
+        self.recipe, self.out, self.folder = recipe, out, out / "run"
+        self.step, self.seconds, self.frozen, self.best = 0, 0.0, True, {}
+        state = self._read_state() if resume else None
+        keras.utils.set_random_seed(recipe.seed)
+        self.pictures, held_out = find_examples(data, recipe.held_out)
+        captions = [picture.caption for picture in self.pictures]
+        words = train_tokenizer(captions, recipe.vocab_size)
+        if state:
+            words = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        config = recipe.config(words.get_vocab_size())
+        self.model = Blip(config)
+        self.tokenizer = CaptionTokenizer(words, config.text)
+        self.ids = self.tokenizer.caption_rows(captions, recipe.max_tokens)
+        self.chances = chances([picture.medium for picture in self.pictures])
+        self.preprocessor = Preprocessor(recipe.image_size)
+        self.judge = Judge(self.model, self.tokenizer, self.preprocessor, held_out, recipe.max_tokens)
+        self.features = self._features(stem_weights)
+        self.teacher = Teacher(self.model, self.frozen, recipe)
+        if state:
+            for variable, value in zip(self._variables(), state, strict=True):
+                variable.assign(value)
+        else:
+            write_atomically(self.folder / "tokenizer.json", words.to_str().encode())
+
+    def go_on(self, until: float) -> None:
+        """Train until so many seconds have been trained in all; then judge and save."""
+        recipe = self.recipe
+        saved = judged = self.seconds
+        shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
+        bar = tqdm(total=round(until), initial=round(self.seconds), desc="captioner", bar_format=shape, mininterval=1)
+        while self.seconds < until:
+            started = perf_counter()
+            if self.frozen and self.seconds > until * recipe.frozen_share:
+                self.frozen, self.step = False, 0
+                self.teacher = Teacher(self.model, False, recipe)
+            begin, end = (0.0, recipe.frozen_share) if self.frozen else (recipe.frozen_share, 1.0)
+            progress = (self.seconds / until - begin) / (end - begin)
+            peak = recipe.rate if self.frozen else recipe.tuning_rate
+            self.teacher.optimizer.learning_rate = learning_rate(peak, progress, self.step, recipe.warmup)
+            loss = self._learn()
+            self.step += 1
+            took = perf_counter() - started
+            self.seconds += took
+            bar.set_postfix_str(f"loss {loss:.3f}, {recipe.batch / took:.0f} pictures/s", refresh=False)
+            bar.update(round(self.seconds) - bar.n)
+            if self.seconds - judged > recipe.judge_minutes * 60:
+                judged = self.seconds
+                self._judge(loss)
+            if self.seconds - saved > recipe.checkpoint_minutes * 60:
+                saved = self.seconds
+                self._save_state()
+        bar.close()
+        self._judge(loss=None)
+        self._save_state()
+
+    def _learn(self) -> float:
+        """One step: the loss of its batch. Which pictures and views it sees follows from its number alone."""
+        recipe, batch = self.recipe, self.recipe.batch
+        rounds, place = divmod(self.step, len(self.pictures) // batch)
+        order = np.random.default_rng([recipe.seed, self.frozen, rounds]).choice(
+            len(self.pictures), len(self.pictures), p=self.chances
+        )
+        chosen = order[place * batch : (place + 1) * batch]
+        rng = np.random.default_rng([recipe.seed, self.frozen, rounds, place])
+        if self.frozen:
+            views = rng.integers(recipe.views, size=batch)
+            shown = np.stack([self.features[view][index] for view, index in zip(views, chosen, strict=True)])
+            shown = shown.astype(np.float32)
+        else:
+            pictures = [self.pictures[index] for index in chosen]
+            shown = self.preprocessor([random_view(open_rgb(one.path), one.caption, rng) for one in pictures])
+        ids = self.ids[chosen]
+        return float(self.teacher.train_on_batch((shown, ids[:, :-1]), ids[:, 1:]))
+
+    def _judge(self, loss: float | None) -> None:
+        """Judge the model, log the figures, and keep it in `out` if it is the best so far."""
+        figures = self.judge()
+        record = {"minutes": round(self.seconds / 60, 2), "step": self.step, "frozen": self.frozen, "training": loss}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(record | figures) + "\n")
+        if not self.best or sum_of_losses(figures) < sum_of_losses(self.best):
+            self.best = figures
+            save_pretrained(self.out, self.model, self.tokenizer, self.preprocessor, "float16")
+
+    def _features(self, stem_weights) -> list[np.ndarray]:
+        """The frozen stem's features of every view, from the ImageNet weights that the model starts from."""
+        recipe, stem = self.recipe, self.model.vision_model.stem
+        shape = (recipe.image_size, recipe.image_size, 3)
+        imagenet = keras.applications.MobileNetV2(include_top=False, weights=str(stem_weights), input_shape=shape)
+        stem.set_weights(imagenet.get_weights())
+        feature_map = compiled(self.model.vision_model.feature_map, self.model.variables)
+
+        def embed(images):
+            pixels = self.preprocessor(images + images[:1] * (recipe.batch - len(images)))  # one shape, compiled once
+            return ops.convert_to_numpy(feature_map(pixels))[: len(images)]
+
+        return view_features(self.folder / "features", self.pictures, recipe.views, embed, recipe.batch)
+
+    def _variables(self) -> list[keras.Variable]:
+        """All that training changes: weights, the optimizer's moments, the dropout's random state."""
+        return [*self.teacher.variables, *self.teacher.optimizer.variables]
+
+    def _save_state(self) -> None:
+        about = {"step": self.step, "seconds": self.seconds, "frozen": self.frozen, "best": self.best}
+        about["recipe"] = dataclasses.asdict(self.recipe)
+        buffer = io.BytesIO()
+        values = {f"{number:04d}": variable.numpy() for number, variable in enumerate(self._variables())}
+        np.savez(buffer, about=json.dumps(about), **values)
+        write_atomically(self.folder / "state.npz", buffer.getvalue())
+
+    def _read_state(self) -> list[np.ndarray] | None:
+        path = self.folder / "state.npz"
+        if not path.is_file():
+            return None
+        with np.load(path) as state:
+            about = json.loads(str(state["about"]))
+            if about.pop("recipe") != dataclasses.asdict(self.recipe):
+                raise ValueError(f"the run in {self.out} has another recipe: resume it with that, or begin anew")
+            self.step, self.seconds, self.frozen = about["step"], about["seconds"], about["frozen"]
+            self.best = about["best"]
+            return [state[name] for name in sorted(set(state.files) - {"about"})]
+
+
+def sum_of_losses(figures: dict[str, float]) -> float:
+    """What decides which captioner is best: sharp and enlarged pictures count alike."""
+    return figures["loss"] + figures["loss_64px"]

@@ -1,0 +1,207 @@
+"""The whole flow, batched: seeds in; pictures, captions and their records out.
+
+What `main()`, the command line and every service call. Nothing here imports a trainer, a data engine or a server.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atelier.captioner import Captioner
+from atelier.config import Config
+from atelier.generator.painter import Painter
+from atelier.images import enlarge, png_bytes, write_atomically
+from atelier.seeds import check_seed, check_style, fresh_seed, latent_from_seed, style_from_seed
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder with generator.h5, captioner/ and config.yaml."""
+
+
+def json_line(values: dict[str, Any]) -> str:
+    """A JSON object in readable characters; in escaped ones where some (half a surrogate pair) cannot be written."""
+    line = json.dumps(values, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(values)
+    return line
+
+
+class Record(str):
+    """A JSON object as text that also answers `record["output"]`: callers use either form."""
+
+    def __new__(cls, values: dict[str, Any]):
+        record = super().__new__(cls, json_line(values))
+        record.values = values
+        return record
+
+    def __getnewargs__(self):
+        return (self.values,)
+
+    def __getitem__(self, key):
+        return self.values[key] if isinstance(key, str) else super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+
+@dataclass(frozen=True, eq=False)
+class Artwork:
+    """One picture, what made it, and what the captioner saw in it."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8, at the size that is saved."""
+    seed: int | str
+    style: str
+    truncation: float | None
+    caption: str | None = None
+    confidence: float | None = None
+    """Mean log-probability of the caption's tokens (<= 0; nearer to 0 is surer)."""
+    caption_error: str | None = None
+    """Why there is no caption, if there is none."""
+    path: Path | None = None
+    """Where the picture was saved, if it was."""
+
+    def png(self) -> bytes:
+        """The picture as a PNG file that also says what made it."""
+        about = {"Software": "Atelier", "Seed": str(self.seed), "Style": self.style, "Truncation": str(self.truncation)}
+        return png_bytes(self.image, about)
+
+    def record(self) -> Record:
+        """What `main()` returns."""
+        values = {
+            "output": self.path.as_posix() if self.path else None,
+            "caption": self.caption,
+            "confidence": self.confidence,
+            "seed": self.seed,
+            "style": self.style,
+            "truncation": self.truncation,
+            "width": self.image.shape[1],
+            "height": self.image.shape[0],
+        }
+        if self.caption_error:
+            values["caption_error"] = self.caption_error
+        return Record(values)
+
+
+class Studio:
+    """A painter and a captioner at work together.
+
+    Args:
+        painter: paints latents.
+        captioner: a callable that returns the captioner; asked for when the first picture is there, and again
+            at the next call if it failed.
+        truncation, scale, num_beams: as in `Config`.
+    """
+
+    def __init__(self, painter: Painter, captioner, truncation: float | None = 1.5, scale: int = 4, num_beams: int = 3):
+        self.painter, self._captioner = painter, captioner
+        self.truncation, self.scale, self.num_beams = truncation, scale, num_beams
+
+    @classmethod
+    def open(cls, config: Config | None = None, home: Path = PROJECT) -> Studio:
+        """A studio by its configuration; the models are loaded once in a process, whatever the other settings.
+
+        Args:
+            config: defaults to `Config()`.
+            home: the folder at which the configuration's relative model paths start.
+
+        Raises:
+            PainterError: the generator cannot be loaded. (A captioner that cannot is told by each artwork.)
+        """
+        config = config or Config()
+        painter = _painter(home / config.generator)
+        captioner = functools.partial(_captioner, home / config.captioner)
+        return cls(painter, captioner, config.truncation, config.scale, config.num_beams)
+
+    def create(
+        self,
+        seeds: Sequence[int | str | None],
+        style: str | Sequence[str | None] | None = None,
+        folder: str | Path | None = None,
+    ) -> list[Artwork]:
+        """Make one artwork for each seed: paint, save (if a folder is given), then caption.
+
+        Args:
+            seeds: as `check_seed` allows; `None` draws a fresh one.
+            style: one of `STYLES` for all, or one for each seed; `None` lets the seed choose.
+            folder: where the PNG files go; their names are never used twice.
+
+        Returns:
+            the artworks in the order of the seeds. A captioner that fails leaves `caption=None` and the reason.
+
+        Raises:
+            ValueError: a bad seed or style; nothing is painted or written then.
+            OSError: the folder cannot be written.
+        """
+        if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+            raise ValueError(f"expected a list of seeds, not {seeds!r}")  # a text would be a list of letters
+        seeds = [fresh_seed() if seed is None else check_seed(seed) for seed in seeds]
+        wished = list(style) if isinstance(style, (list, tuple)) else [style] * len(seeds)
+        if len(wished) != len(seeds):
+            raise ValueError(f"one style for all or one for each seed, not {len(wished)} styles for {len(seeds)} seeds")
+        styles = [style_from_seed(seed) if s is None else check_style(s) for seed, s in zip(seeds, wished, strict=True)]
+        if not seeds:
+            return []
+        if folder is not None:
+            _check_folder(Path(folder))  # before anything is spent
+
+        latents = np.stack([latent_from_seed(seed, self.painter.latent_dim, self.truncation) for seed in seeds])
+        painted = self.painter.paint(latents, styles)
+        artworks = [
+            Artwork(enlarge(image, self.scale), seed, style, self.truncation)
+            for image, seed, style in zip(painted, seeds, styles, strict=True)
+        ]
+        if folder is not None:
+            # Saved before anything is captioned: a captioner that fails, however badly, never loses a picture.
+            artworks = [replace(artwork, path=_save(artwork, Path(folder))) for artwork in artworks]
+        return [
+            replace(artwork, caption=caption, confidence=confidence, caption_error=error)
+            for artwork, (caption, confidence, error) in zip(artworks, self._captions(painted), strict=True)
+        ]
+
+    def _captions(self, images: Sequence[np.ndarray]) -> list[tuple[str | None, float | None, str | None]]:
+        """(caption, confidence, None) for each picture, or (None, None, reason) for all."""
+        try:
+            captions = self._captioner().caption(list(images), num_beams=self.num_beams)
+            return [(each.text, each.confidence, None) for each, _ in zip(captions, images, strict=True)]
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return [(None, None, reason)] * len(images)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        raise OSError(f"cannot write pictures to {folder}: {error.strerror or error}") from error
+
+
+def _save(artwork: Artwork, folder: Path) -> Path:
+    # The seed so that people find it, the random end so that no two calls or processes ever share a name.
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", str(artwork.seed)).strip("-")[:40]
+    path = folder / f"{artwork.style}-{readable}-{secrets.token_hex(5)}.png"
+    write_atomically(path, artwork.png())
+    return path
+
+
+@functools.lru_cache(maxsize=4)
+def _painter(path: Path) -> Painter:
+    return Painter.load(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _captioner(path: Path) -> Captioner:
+    return Captioner.load(path)
