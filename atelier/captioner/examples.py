@@ -27,7 +27,7 @@ def find_examples(roots: Sequence[str | Path], held_out: float = 0.08) -> tuple[
         (training pictures, held-out pictures), each sorted by path.
 
     Raises:
-        FileNotFoundError: no folder, or no picture in it has a usable caption.
+        FileNotFoundError: no folder, or too few pictures in it have a usable caption.
     """
     pictures = [
         picture
@@ -42,6 +42,8 @@ def find_examples(roots: Sequence[str | Path], held_out: float = 0.08) -> tuple[
     chosen = np.array([_uniform(hashes[leader]) < held_out for leader in leaders])[groups]
     train = [picture for picture, out in zip(pictures, chosen, strict=True) if not out]
     judge = [picture for picture, out in zip(pictures, chosen, strict=True) if out]
+    if not train or not judge:
+        raise FileNotFoundError(f"{len(pictures)} captioned training pictures are too few to hold some back")
     return train, judge
 
 

@@ -8,6 +8,7 @@ several augmented views of each picture, and everything behind it is trained on 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -54,7 +55,7 @@ class Recipe:
     weight_decay: float = 0.05  # as in BLIP
     rate: float = 5e-4
     tuning_rate: float = 1.5e-4  # of the whole, stem included
-    warmup: int = 400  # steps of each phase
+    warmup: int = 200  # steps of each phase
     frozen_share: float = 0.55  # of the minutes
     held_out: float = 0.08  # of the pictures
 
@@ -172,7 +173,7 @@ def train(
         the figures of the captioner in `out`, as `evaluate.Judge` names them.
 
     Raises:
-        FileNotFoundError: no captioned pictures, or no stem weights.
+        FileNotFoundError: no captioned pictures (or too few to hold some back), or no stem weights.
         ValueError: `minutes` is not positive, or the run in `out` has another recipe.
     """
     if minutes <= 0:
@@ -246,7 +247,7 @@ class Run:
     def _learn(self) -> float:
         """One step: the loss of its batch. Which pictures and views it sees follows from its number alone."""
         recipe, batch = self.recipe, self.recipe.batch
-        rounds, place = divmod(self.step, len(self.pictures) // batch)
+        rounds, place = divmod(self.step, -(-len(self.pictures) // batch))
         order = np.random.default_rng([recipe.seed, self.frozen, rounds]).choice(
             len(self.pictures), len(self.pictures), p=self.chances
         )
@@ -276,7 +277,10 @@ class Run:
         """The frozen stem's features of every view, from the ImageNet weights that the model starts from."""
         recipe, stem = self.recipe, self.model.vision_model.stem
         shape = (recipe.image_size, recipe.image_size, 3)
-        imagenet = keras.applications.MobileNetV2(include_top=False, weights=str(stem_weights), input_shape=shape)
+        try:
+            imagenet = keras.applications.MobileNetV2(include_top=False, weights=str(stem_weights), input_shape=shape)
+        except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
+            raise FileNotFoundError(f"no MobileNetV2 weights from {stem_weights}: {error}") from error
         stem.set_weights(imagenet.get_weights())
         feature_map = compiled(self.model.vision_model.feature_map, self.model.variables)
 
@@ -284,7 +288,10 @@ class Run:
             pixels = self.preprocessor(images + images[:1] * (recipe.batch - len(images)))  # one shape, compiled once
             return ops.convert_to_numpy(feature_map(pixels))[: len(images)]
 
-        return view_features(self.folder / "features", self.pictures, recipe.views, embed, recipe.batch)
+        # Features of other pictures, of another size, or from another stem are other features.
+        about = [recipe.image_size, str(stem_weights), *((one.path.name, one.caption) for one in self.pictures)]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+        return view_features(self.folder / f"features-{key}", self.pictures, recipe.views, embed, recipe.batch)
 
     def _variables(self) -> list[keras.Variable]:
         """All that training changes: weights, the optimizer's moments, the dropout's random state."""

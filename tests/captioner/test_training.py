@@ -12,8 +12,8 @@ from atelier.captioner import Captioner
 from atelier.captioner.augment import degrade, random_view
 from atelier.captioner.evaluate import small_and_large_again
 from atelier.captioner.examples import find_examples, view_features
-from atelier.captioner.train import Recipe, caption_loss, chances, learning_rate, train
 from atelier.captioner.tokenizer import train_tokenizer
+from atelier.captioner.train import Recipe, caption_loss, chances, learning_rate, train
 from atelier.dataset.source import find_pictures
 from tests.captioner.conftest import CAPTIONS
 
@@ -196,7 +196,7 @@ def test_training_learns_and_an_interrupted_run_ends_alike(data, stem_weights, t
 
 @pytest.mark.slow
 def test_the_stem_is_tuned_in_the_second_phase(data, stem_weights, tmp_path, clock):
-    recipe = dataclasses.replace(TINY, frozen_share=0.5)
+    recipe = dataclasses.replace(TINY, frozen_share=0.5, tuning_rate=5e-3)
     train([data], tmp_path, minutes=10 * STEP, stem_weights=stem_weights, recipe=recipe)
     assert last_figures(tmp_path)["frozen"] is False
     stem = keras.applications.MobileNetV2(weights=str(stem_weights), include_top=False, input_shape=(32, 32, 3))
