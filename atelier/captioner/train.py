@@ -247,12 +247,8 @@ class Run:
     def _learn(self) -> float:
         """One step: the loss of its batch. Which pictures and views it sees follows from its number alone."""
         recipe, batch = self.recipe, self.recipe.batch
-        rounds, place = divmod(self.step, -(-len(self.pictures) // batch))
-        order = np.random.default_rng([recipe.seed, self.frozen, rounds]).choice(
-            len(self.pictures), len(self.pictures), p=self.chances
-        )
-        chosen = order[place * batch : (place + 1) * batch]
-        rng = np.random.default_rng([recipe.seed, self.frozen, rounds, place])
+        rng = np.random.default_rng([recipe.seed, self.frozen, self.step])
+        chosen = rng.choice(len(self.pictures), batch, p=self.chances)
         if self.frozen:
             views = rng.integers(recipe.views, size=batch)
             shown = np.stack([self.features[view][index] for view, index in zip(views, chosen, strict=True)])
@@ -276,12 +272,15 @@ class Run:
     def _features(self, stem_weights) -> list[np.ndarray]:
         """The frozen stem's features of every view, from the ImageNet weights that the model starts from."""
         recipe, stem = self.recipe, self.model.vision_model.stem
-        shape = (recipe.image_size, recipe.image_size, 3)
         try:
-            imagenet = keras.applications.MobileNetV2(include_top=False, weights=str(stem_weights), input_shape=shape)
+            if stem_weights == "imagenet":
+                shape = stem.input_shape[1:]
+                imagenet = keras.applications.MobileNetV2(include_top=False, weights=stem_weights, input_shape=shape)
+                stem.set_weights(imagenet.get_weights())
+            else:
+                stem.load_weights(stem_weights)
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
             raise FileNotFoundError(f"no MobileNetV2 weights from {stem_weights}: {error}") from error
-        stem.set_weights(imagenet.get_weights())
         feature_map = compiled(self.model.vision_model.feature_map, self.model.variables)
 
         def embed(images):

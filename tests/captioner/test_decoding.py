@@ -3,14 +3,14 @@ import itertools
 import numpy as np
 import pytest
 
-from atelier.captioner.decoding import Decoder, Search, allow, beam_search, generate, greedy_search
+from atelier.captioner.decoding import Search, allow, beam_search, generate, greedy_search
 
 SEP = 3
 
 
 @pytest.fixture(scope="module")
 def decoder(captioner):
-    return Decoder(captioner.model)
+    return captioner._decoder  # what it has compiled serves here, too
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,11 @@ def pair(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def decoder(pair):
+    return Decoder(pair[1])
+
+
+@pytest.fixture(scope="module")
 def pixels(pair):
     size = pair[1].config.vision.image_size
     return np.random.default_rng(3).standard_normal((4, size, size, 3)).astype("float32")
@@ -82,15 +87,15 @@ def test_logits(pair, pixels):
 @pytest.mark.parametrize(
     ("prompt", "low", "high", "ngram"), [([], 0, 20, 0), ([11, 12, 13], 8, 30, 3), ([50], 20, 24, 2)]
 )
-def test_generated_tokens(pair, pixels, beams, prompt, low, high, ngram):
-    theirs, ours = pair
+def test_generated_tokens(pair, decoder, pixels, beams, prompt, low, high, ngram):
+    theirs, _ = pair
     settings = {"num_beams": beams, "min_length": low, "max_length": high, "no_repeat_ngram_size": ngram}
     start = [IDS["bos_token_id"], *prompt]
     # `generate` cuts off the last token, where the tokenizer's [SEP] stands, and overwrites the first.
     ids = torch.tensor([[1, *prompt, IDS["sep_token_id"]]] * len(pixels))
     with torch.no_grad():
         expected = theirs.generate(pixel_values=as_torch(pixels), input_ids=ids, do_sample=False, **settings)
-    found = generate(Decoder(ours), pixels, start, Search(beams, high, low, ngram))
+    found = generate(decoder, pixels, start, Search(beams, high, low, ngram))
     for row, (tokens, _) in zip(expected.tolist(), found, strict=True):
         ends = [place for place, token in enumerate(row) if token == IDS["sep_token_id"]]
         assert tokens == row[: ends[0] if ends else None]
