@@ -137,7 +137,6 @@ def _caption(options: argparse.Namespace) -> None:
             paths.append(path)
         else:
             raise ValueError(f"no picture or folder at {path}")
-    import_keras()
     captioner = Captioner.load(options.captioner)
     with progress_bar(total=len(paths), desc="captions", unit="picture") as bar:
         for start in range(0, len(paths), options.batch):

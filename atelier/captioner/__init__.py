@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atelier.backend import import_keras
 from atelier.captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Captioner:
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
-        self._decoder = Decoder(model)
+        self._decoder = Decoder(model, final=True)
         self._lock = threading.Lock()  # one batch already uses every core
 
     @classmethod
@@ -52,6 +53,7 @@ class Captioner:
         """
         if not Path(source).is_dir():
             raise CaptionerError(f"no captioner at {source}: there is no such folder")
+        import_keras()
         from atelier.captioner.weights import from_pretrained
 
         return cls(*from_pretrained(Path(source)))

@@ -13,10 +13,11 @@ from keras import ops
 
 from atelier.captioner.blip import Blip
 from atelier.captioner.compiling import compiled
+from atelier.captioner.folding import fold_batch_norm
 
 # A batch is filled up to one of these sizes, so that few shapes are ever compiled.
 BATCH_SIZES = (1, 8, 32, 128)
-# Caches have a multiple of this many places, for the same reason.
+# A cache begins with room for so many words and grows by as many, since every step moves all of it.
 CACHE_STEP = 16
 IMPOSSIBLE = -1e9
 
@@ -33,14 +34,20 @@ class Search:
 
 
 class Decoder:
-    """A BLIP's two compiled functions: `read` a batch of pictures, and one `step` of all their captions."""
+    """A BLIP's two compiled functions: `read` a batch of pictures, and one `step` of all their captions.
 
-    def __init__(self, model: Blip):
+    Args:
+        final: the model's weights will not change any more, so what they allow is done beforehand.
+    """
+
+    def __init__(self, model: Blip, final: bool = False):
         self.config = model.config.text
-        text = model.text_decoder
+        text, vision = model.text_decoder, model.vision_model
+        stem = fold_batch_norm(vision.stem) if final and vision.stem else vision.stem
+        variables = model.variables + (stem.variables if stem is not vision.stem else [])
 
         def read(pixels):
-            return text.read_image(model.vision_model(pixels))
+            return text.read_image(vision.encode(vision.feature_map(pixels, stem)))
 
         def step(ids, parents, position, image, cache):
             cache = [ops.take(layer, parents, axis=1) for layer in cache]
@@ -48,23 +55,22 @@ class Decoder:
             return ops.log_softmax(logits), cache
 
         self._text = text
-        self._read = compiled(read, model.variables)
+        self._read = compiled(read, variables)
         self._step = compiled(step, model.variables)
 
-    def start(self, pixels: np.ndarray, beams: int, max_length: int) -> Session:
+    def start(self, pixels: np.ndarray, beams: int) -> Session:
         """Begin captions of (B, S, S, 3) pixels, with `beams` rows for each picture."""
-        return Session(self, pixels, beams, max_length)
+        return Session(self, pixels, beams)
 
 
 class Session:
     """The captions of one batch while they grow: `rows` = B * beams, each picture's beams together."""
 
-    def __init__(self, decoder: Decoder, pixels: np.ndarray, beams: int, max_length: int):
-        length = min(-(-max_length // CACHE_STEP) * CACHE_STEP, decoder.config.max_position_embeddings)
+    def __init__(self, decoder: Decoder, pixels: np.ndarray, beams: int):
         self.rows = len(pixels) * beams
         self._decoder = decoder
         self._image = decoder._read(ops.convert_to_tensor(pixels, "float32"))
-        self._cache = decoder._text.empty_cache(self.rows, length)
+        self._cache = decoder._text.empty_cache(self.rows, CACHE_STEP)
         self._position = 0
 
     def step(self, ids: np.ndarray, parents: np.ndarray | None = None) -> np.ndarray:
@@ -78,6 +84,9 @@ class Session:
             (rows, vocab_size) float32 log-probabilities of the token after.
         """
         parents = np.arange(self.rows) if parents is None else parents
+        if self._position and self._position % CACHE_STEP == 0:
+            more = self._decoder._text.empty_cache(self.rows, CACHE_STEP)
+            self._cache = [ops.concatenate(pair, axis=3) for pair in zip(self._cache, more, strict=True)]
         log_probs, self._cache = self._decoder._step(
             ops.convert_to_tensor(ids, "int32"),
             ops.convert_to_tensor(parents, "int32"),
@@ -109,7 +118,7 @@ def generate(decoder: Decoder, pixels: np.ndarray, prompt: list[int], search: Se
     count = len(pixels)
     size = next(size for size in BATCH_SIZES if size >= count)
     pixels = np.concatenate([pixels, np.repeat(pixels[-1:], size - count, axis=0)])
-    session = decoder.start(pixels, search.num_beams, search.max_length)
+    session = decoder.start(pixels, search.num_beams)
     find = greedy_search if search.num_beams == 1 else beam_search
     sequences, scores = find(session, prompt, search, decoder.config.sep_token_id)
     ends = [_end(row, len(prompt), decoder.config.sep_token_id) for row in sequences]
@@ -172,7 +181,7 @@ def beam_search(session: Session, prompt: list[int], search: Search, sep: int) -
     rows = np.arange(batch)[:, None]
     running = np.full((batch, beams, search.max_length), sep, np.int64)
     running[:, :, :length] = prompt
-    totals = np.full((batch, beams), IMPOSSIBLE)  # sums of log-probabilities
+    totals = np.full((batch, beams), IMPOSSIBLE, np.float32)  # sums of log-probabilities
     totals[:, 0] = 0.0  # at first all beams are alike: only one may go on
     finished, scores = running.copy(), np.full((batch, beams), IMPOSSIBLE)
     improving = np.ones((batch, 1), bool)
@@ -205,6 +214,8 @@ def beam_search(session: Session, prompt: list[int], search: Search, sep: int) -
 
 def _top(values: np.ndarray, count: int) -> np.ndarray:
     """The columns of each row's `count` largest values, the largest first, the first of equals before the others."""
-    some = np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
-    order = np.argsort(-np.take_along_axis(values, some, 1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, 1)
+    values, rows, best = values.copy(), np.arange(len(values)), []
+    for _ in range(count):  # faster than a partition of so many columns for so few
+        best.append(values.argmax(axis=1))
+        values[rows, best[-1]] = -np.inf
+    return np.stack(best, axis=1)

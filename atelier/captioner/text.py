@@ -40,12 +40,12 @@ class TextLayer(layers.Layer):
         self.dropout = layers.Dropout(config.hidden_dropout_prob)
 
     def build(self, shape=None):
-        image_dimd = (self.cross_key, self.cross_value)
+        picture_sized = (self.cross_key, self.cross_value)
         own_sized = (self.query, self.key, self.value, self.output_dense, self.output_norm)
         own_sized += (self.cross_query, self.cross_dense, self.cross_norm, self.fc1, self.norm)
         for layer in own_sized:
             layer.build((None, None, self.dim))
-        for layer in image_dimd:
+        for layer in picture_sized:
             layer.build((None, None, self.image_dim))
         self.fc2.build((None, None, self.fc1.units))
 

@@ -26,17 +26,17 @@ def full_log_probs(model, pixels, ids):
 
 
 def test_steps_with_a_cache_equal_the_whole_pass(captioner, decoder, pixels):
-    ids = np.random.default_rng(0).integers(0, 60, (8, 12))
-    session = decoder.start(pixels[:8], 1, 12)
+    ids = np.random.default_rng(0).integers(0, 60, (8, 36))  # longer than the cache is at first
+    session = decoder.start(pixels[:8], 1)
     steps = np.stack([session.step(column) for column in ids.T], axis=1)
     np.testing.assert_allclose(steps, full_log_probs(captioner.model, pixels[:8], ids), atol=2e-5)
 
 
 def test_rows_may_go_on_from_other_rows(captioner, decoder, pixels):
     rng = np.random.default_rng(1)
-    session = decoder.start(pixels[:1], 3, 20)
+    session = decoder.start(pixels[:1], 3)
     rows = np.empty((3, 0), int)
-    for _ in range(9):
+    for _ in range(19):
         parents, ids = rng.integers(0, 3, 3), rng.integers(0, 60, 3)
         rows = np.concatenate([rows[parents], ids[:, None]], axis=1)
         found = session.step(ids, parents)
