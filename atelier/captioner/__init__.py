@@ -39,7 +39,7 @@ class Captioner:
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
-        self._decoder = Decoder(model, final=True)
+        self._decoder = Decoder(model)
         self._lock = threading.Lock()  # one batch already uses every core
 
     @classmethod

@@ -13,7 +13,6 @@ from keras import ops
 
 from atelier.captioner.blip import Blip
 from atelier.captioner.compiling import compiled
-from atelier.captioner.folding import fold_batch_norm
 
 # A batch is filled up to one of these sizes, so that few shapes are ever compiled.
 BATCH_SIZES = (1, 8, 32, 128)
@@ -34,20 +33,14 @@ class Search:
 
 
 class Decoder:
-    """A BLIP's two compiled functions: `read` a batch of pictures, and one `step` of all their captions.
+    """A BLIP's two compiled functions: `read` a batch of pictures, and one `step` of all their captions."""
 
-    Args:
-        final: the model's weights will not change any more, so what they allow is done beforehand.
-    """
-
-    def __init__(self, model: Blip, final: bool = False):
+    def __init__(self, model: Blip):
         self.config = model.config.text
-        text, vision = model.text_decoder, model.vision_model
-        stem = fold_batch_norm(vision.stem) if final and vision.stem else vision.stem
-        variables = model.variables + (stem.variables if stem is not vision.stem else [])
+        text = model.text_decoder
 
         def read(pixels):
-            return text.read_image(vision.encode(vision.feature_map(pixels, stem)))
+            return text.read_image(model.vision_model(pixels))
 
         def step(ids, parents, position, image, cache):
             cache = [ops.take(layer, parents, axis=1) for layer in cache]
@@ -55,7 +48,7 @@ class Decoder:
             return ops.log_softmax(logits), cache
 
         self._text = text
-        self._read = compiled(read, variables)
+        self._read = compiled(read, model.variables)
         self._step = compiled(step, model.variables)
 
     def start(self, pixels: np.ndarray, beams: int) -> Session:

@@ -281,8 +281,7 @@ class Run:
                 stem.load_weights(stem_weights)
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
             raise FileNotFoundError(f"no MobileNetV2 weights from {stem_weights}: {error}") from error
-        vision = self.model.vision_model
-        feature_map = compiled(lambda pixels: vision.feature_map(pixels, stem), stem.variables)
+        feature_map = compiled(self.model.vision_model.feature_map, self.model.variables)
 
         def embed(images):
             pixels = self.preprocessor(images + images[:1] * (recipe.batch - len(images)))  # one shape, compiled once

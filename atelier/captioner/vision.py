@@ -81,15 +81,15 @@ class VisionModel(layers.Layer):
 
     def call(self, pixels, training=False):
         """(B, image_size, image_size, 3) preprocessed pixels -> (B, 1 + grid * grid, hidden_size)."""
-        return self.encode(self.feature_map(pixels, self.stem), training=training)
+        return self.encode(self.feature_map(pixels), training=training)
 
-    def feature_map(self, pixels, stem):
+    def feature_map(self, pixels):
         """What the patches are cut from: the stem's (B, h, w, C) features, or without a stem the pixels themselves."""
-        if stem is None:
+        if self.stem is None:
             return pixels
         # CLIP's normalisation undone, then MobileNet's range [-1, 1].
         pixels = (pixels * ops.array(CLIP_STD, "float32") + ops.array(CLIP_MEAN, "float32")) * 2.0 - 1.0
-        return stem(pixels, training=False)  # batch norm keeps its statistics, in fine-tuning too
+        return self.stem(pixels, training=False)  # batch norm keeps its statistics, in fine-tuning too
 
     def encode(self, features, training=False):
         """Patches of a feature map -> (B, 1 + grid * grid, hidden_size), the class token first."""
