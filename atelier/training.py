@@ -89,18 +89,21 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(min(int(elapsed), self.bar.total) - self.bar.n)
 
     def on_train_end(self, logs=None):
+        if time.monotonic() - self.began >= self.seconds:
+            self.bar.update(self.bar.total - self.bar.n)
         self.bar.close()
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends the run after so many minutes."""
+    """Ends the run after so many minutes, of the wall's clock or another."""
 
-    def __init__(self, minutes: float):
+    def __init__(self, minutes: float, clock: Callable[[], float] | None = None):
         super().__init__()
-        self.until = time.monotonic() + minutes * 60
+        self.clock = clock or time.monotonic
+        self.until = self.clock() + minutes * 60
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() >= self.until:
+        if self.clock() >= self.until:
             self.model.stop_training = True
 
 
@@ -113,26 +116,65 @@ class EveryMinutes(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.due = time.monotonic() + self.period
-        self.logs = {}
+        self.logs, self.done = {}, True
 
     def on_train_batch_end(self, batch, logs=None):
+        self.done = False
         self.logs = {name: float(value) for name, value in (logs or {}).items()}
         if not all(np.isfinite(value) for value in self.logs.values()):
             raise TrainingError(f"the loss is no longer a number ({self.logs}); the last checkpoint is kept")
         if time.monotonic() >= self.due:
+            _ = self.model  # where steps run on copies of the weights (JAX), asking for the model brings them back
             self.action(self.logs)
-            self.due = time.monotonic() + self.period
+            self.due, self.done = time.monotonic() + self.period, True
 
     def on_train_end(self, logs=None):
-        if self.logs:
+        if not self.done:
             self.action(self.logs)
+
+
+class EventLog(keras.callbacks.Callback):
+    """TensorBoard's curves: `tensorboard --logdir FOLDER`. Written without TensorFlow, so on every backend.
+
+    Args:
+        folder: where the event files go; a run that goes on adds one.
+        step: of the model, when the callback is made.
+        every: steps between two points.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, every: int = 50):
+        super().__init__()
+        self.folder, self.step, self.every = folder, step, every
+
+    def on_train_begin(self, logs=None):
+        from tensorboard.summary import Writer
+
+        self.writer = Writer(str(self.folder))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0:
+            self.write({name: float(value) for name, value in (logs or {}).items()})
+
+    def write(self, figures: dict[str, float], step: int | None = None) -> None:
+        """Add one point to each curve, at the step reached if not at another."""
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, self.step if step is None else step)
+        self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add one line of figures to a CSV file, with a header if the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    """Add one line of figures to a CSV file; a figure that the file does not know yet becomes a new column."""
+    rows: list[dict] = [row]
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [*csv.DictReader(file), row]
+    columns = list(dict.fromkeys(name for each in rows for name in each))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

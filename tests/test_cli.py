@@ -155,26 +155,76 @@ def trainer(monkeypatch):
     return train
 
 
-def test_train_passes_on_what_was_asked(atelier, trainer):
+@pytest.fixture
+def meter(monkeypatch):
+    """Stands in for KID: what it was asked for, and what it says instead of measuring."""
+    calls = []
+
+    def of(*arguments):
+        calls.append(arguments)
+        if error := of.error:
+            raise error
+        return of
+
+    of.calls, of.error = calls, None
+    monkeypatch.setattr("atelier.evaluation.quick.KidMeter.of", of)
+    return of
+
+
+def test_train_passes_on_what_was_asked(atelier, trainer, meter):
     arguments = ["--data", "one", "two", "--minutes", "1.5", "--resolution", "32", "--no-resume", "--mixed-precision"]
-    code, (line,), _ = atelier("train", "generator", "--out", "there", *arguments)
-    assert code == 0 and json.loads(line) == {"trained": "generator", "output": "there/generator.h5"}
+    arguments += ["--start", "begin.h5", "--judges", "judges.npz", "--checkpoint-minutes", "0.5"]
+    arguments += ["--devices", "2", "--kid", "0"]
+    code, (line,), errors = atelier("train", "generator", "--out", "there", *arguments)
+    assert code == 0 and json.loads(line) == {"trained": "generator", "output": "there/generator.h5"} and not errors
     ((data, out, options),) = trainer.calls
     assert [str(each) for each in data] == ["one", "two"] and str(out) == "there"
     recipe = options.pop("recipe")
     assert (recipe.resolution, recipe.mixed_precision) == (32, True)
-    assert options == {"minutes": 1.5, "resume": False}
+    assert (str(options.pop("start")), str(options.pop("judges"))) == ("begin.h5", "judges.npz")
+    assert options == {"minutes": 1.5, "resume": False, "checkpoint_minutes": 0.5, "devices": 2, "measure": None}
+    assert not meter.calls
 
 
-def test_train_by_default_goes_on_with_the_recipe_of_the_package(atelier, trainer):
+def test_train_by_default_goes_on_with_the_recipe_of_the_package_and_measures_kid(atelier, trainer, meter):
     from atelier.generator.train import Recipe
 
-    atelier("train", "generator", "--data", "one")
-    ((_, out, options),) = trainer.calls
+    code, _, errors = atelier("train", "generator", "--data", "one")
+    ((data, out, options),) = trainer.calls
+    assert code == 0 and not errors
     assert out.as_posix() == "runs/generator" and options["resume"] is True and options["recipe"] == Recipe()
+    assert options["measure"] is meter and options["devices"] == 1
+    assert options["start"] is None and options["judges"] is None
+    assert meter.calls == [(data, Recipe().resolution, out / "cache", 500, None)]
 
 
-def test_a_training_that_fails_is_one_line_and_an_interrupted_one_says_so(atelier, trainer):
+def test_train_takes_a_recipe_setting_by_setting(atelier, trainer, meter):
+    from atelier.generator.train import Recipe
+
+    settings = ["loss=hinge", "judges=pixels,features", "learning_rate=1e-4", "subpixel=true", "resolution=16"]
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    code, _, _ = atelier("train", "generator", "--data", "one", *arguments, "--resolution", "32", "--kid", "100")
+    ((_, _, options),) = trainer.calls
+    expected = Recipe(32, loss="hinge", judges=("pixels", "features"), learning_rate=1e-4, subpixel=True)
+    assert code == 0 and options["recipe"] == expected
+    assert meter.calls[0][1] == 32 and meter.calls[0][3] == 100
+
+
+def test_train_goes_on_without_a_kid_that_cannot_be_had_and_says_so(atelier, trainer, meter):
+    """Unless the network was named: then whoever named it wants to know."""
+    meter.error = ValueError("no network")
+    code, _, errors = atelier("train", "generator", "--data", "one")
+    assert code == 0 and trainer.calls[0][2]["measure"] is None
+    assert errors == "training goes on without KID, and keeps the latest generator: no network\n"
+    assert atelier("train", "generator", "--data", "one", "--features", "gone.h5") == (
+        2,
+        [],
+        "atelier: error: no network\n",
+    )
+    assert len(trainer.calls) == 1
+
+
+def test_a_training_that_fails_is_one_line_and_an_interrupted_one_says_so(atelier, trainer, meter):
     from atelier.training import TrainingError
 
     trainer.error = TrainingError("the loss is\nno number")
@@ -212,13 +262,22 @@ REFUSED = {
     "no batch": ["caption", "picture.png", "--batch", "0"],
     "no data": ["train", "generator", "--data", "gone"],
     "no time": ["train", "generator", "--data", ".", "--minutes", "0"],
+    "no time without kid": ["train", "generator", "--data", ".", "--minutes", "0", "--kid", "0"],
     "odd size": ["train", "generator", "--data", ".", "--resolution", "100"],
+    "unknown setting": ["train", "generator", "--data", ".", "--set", "los=hinge"],
+    "setting without a value": ["train", "generator", "--data", ".", "--set", "loss"],
+    "setting of another kind": ["train", "generator", "--data", ".", "--set", "width=wide"],
+    "setting that is none": ["train", "generator", "--data", ".", "--set", "loss=wasserstein"],
+    "few pictures for kid": ["train", "generator", "--data", "gone", "--kid", "50"],
+    "negative kid": ["train", "generator", "--data", "gone", "--kid", "-1"],
+    "kid of words": ["train", "generator", "--data", ".", "--kid", "none"],
+    "devices of words": ["train", "generator", "--data", ".", "--devices", "all"],
     "no trainer": ["train", "critic", "--data", "."],
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
-def test_bad_input_is_one_clear_line_and_exit_code_two(atelier, arguments):
+def test_bad_input_is_one_clear_line_and_exit_code_two(atelier, arguments, monkeypatch):
     files = {
         "sytle.yaml": "sytle: painting",
         "scale.yaml": "scale: two",
@@ -226,6 +285,10 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(atelier, arguments):
         "foreign-generator.yaml": "generator: scale.yaml",
         "a file": "",
     }
+    # A download would be what takes longest, so nobody waits for one before the rest has been looked at.
+    monkeypatch.setattr(
+        "atelier.evaluation.features.FeatureNetwork.load", lambda *_: pytest.fail("looked for it first")
+    )
     for name, content in files.items():
         with open(name, "w") as file:
             file.write(content)

@@ -6,34 +6,54 @@ import keras
 from keras import ops
 
 from atelier.generator.augment import DiffAugment
-from atelier.generator.networks import build_discriminator, build_generator
+from atelier.generator.losses import LOSSES
 
 
 class GAN(keras.Model):
-    """Generator against discriminator with the non-saturating loss (Goodfellow et al., 2014).
+    """Generator against discriminator, and against a second one that looks through frozen features, where given.
 
-    Both losses are one sum: the generator's part sees the discriminator with its weights held still, the
-    discriminator's part sees the pictures held still, so one gradient step trains both.
+    All losses are one sum: the generator's part sees the discriminators with their weights held still, the
+    discriminators' part sees the pictures held still, so one gradient step trains everybody.
 
     A batch is a dict: `image` (N, H, W, 3) uint8, `style` (N,) int32, `latent` (N, latent_dim) float32.
 
+    Args:
+        generator, average: two equal networks as `build_generator` makes them.
+        discriminator: of pixels, as `build_discriminator` makes it; `None` leaves all to the features.
+        eye, heads: as `build_eye` and `build_heads` make them, or `None`.
+        loss: a name out of `LOSSES`.
+        augment: names out of `augment.POLICIES`.
+        gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
+            (Mescheder et al., 2018); 0 leaves it out.
+
     Attributes:
-        generator, discriminator: the networks in training.
         average: the generator with exponentially averaged weights (EMA), batch-norm statistics included:
             smoother pictures than the last step's (Yazici et al., "The unusual effectiveness of averaging", 2019).
     """
 
     def __init__(
-        self, resolution=64, latent_dim=128, width=32, discriminator_width=32, augment=(), ema_decay=0.999, seed=0
+        self,
+        generator,
+        average,
+        discriminator=None,
+        eye=None,
+        heads=None,
+        *,
+        loss="non-saturating",
+        augment=(),
+        gradient_penalty=0.0,
+        ema_decay=0.999,
+        seed=0,
     ):
         super().__init__()
-        self.generator = build_generator(resolution, latent_dim, width)
-        self.discriminator = build_discriminator(resolution, discriminator_width)
+        self.generator, self.discriminator, self.eye, self.heads = generator, discriminator, eye, heads
+        self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, seed=seed)
-        self.average = build_generator(resolution, latent_dim, width)
+        self.average = average
         self.average.trainable = False
         self.average.set_weights(self.generator.get_weights())  # a fresh network starts from other random numbers
-        self.ema_decay = ema_decay
+        self.gradient_penalty, self.ema_decay = gradient_penalty, ema_decay
+        self.noise = keras.random.SeedGenerator(seed + 1)
         self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int32", trainable=False)
         self.trackers = [keras.metrics.Mean(name) for name in ("g_loss", "d_loss", "d_real", "d_fake")]
         self.built = True
@@ -45,21 +65,48 @@ class GAN(keras.Model):
         style = x["style"]
         real = self.augment(ops.cast(x["image"], "float32") / 127.5 - 1.0)
         fake = self.augment(y_pred)
-
-        real_logits = self.discriminator([real, style], training=True)
-        fake_logits = self.discriminator([ops.stop_gradient(fake), style], training=True)
-        d_loss = ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
-
-        held_still = [ops.stop_gradient(v.value) for v in self.discriminator.trainable_variables]
-        statistics = [v.value for v in self.discriminator.non_trainable_variables]
-        logits, _ = self.discriminator.stateless_call(held_still, statistics, [fake, style], training=True)
-        g_loss = ops.mean(ops.softplus(-logits))
-
-        right = [ops.mean(ops.cast(real_logits > 0, "float32")), ops.mean(ops.cast(fake_logits < 0, "float32"))]
-        for tracker, value in zip(self.trackers, [g_loss, d_loss, *right], strict=True):
+        games = []
+        if self.discriminator is not None:
+            games.append(self._play(self.discriminator, [real], [fake], style))
+        if self.heads is not None:
+            games.append(self._play(self.heads, self.eye(real, training=False), self.eye(fake, training=False), style))
+        g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
+        for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake), strict=True):
             tracker.update_state(value)
+        if self.gradient_penalty:
+            d_loss = d_loss + self._penalty(real, style)
         self._update_average()
         return g_loss + d_loss
+
+    def _play(self, judge, real, fake, style):
+        """One judge's game: the generator's loss, the judge's, and how often it tells real and generated right.
+
+        Args:
+            judge: a network from a list of inputs and the style to logits (N, K).
+            real, fake: what it sees of either side; the generator learns through `fake`.
+        """
+        real_logits = judge([*real, style], training=True)
+        fake_logits = judge([*map(ops.stop_gradient, fake), style], training=True)
+        d_loss = self.loss_pair.discriminator(real_logits, fake_logits)
+
+        held_still = [ops.stop_gradient(v.value) for v in judge.trainable_variables]
+        statistics = [v.value for v in judge.non_trainable_variables]
+        logits, _ = judge.stateless_call(held_still, statistics, [*fake, style], training=True)
+        g_loss = self.loss_pair.generator(real_logits, logits)
+        return g_loss, d_loss, _share(real_logits > 0), _share(fake_logits < 0)
+
+    def _penalty(self, real, style, sigma: float = 0.01):
+        """R1 = gamma / 2 * |grad D(real)|^2 without second derivatives, which not every backend's `fit` can take.
+
+        For noise e ~ N(0, sigma^2), E (D(x + e) - D(x))^2 = sigma^2 |grad D(x)|^2 up to higher orders (Lin et al.,
+        "Diffusion adversarial post-training for one-step video generation", 2025).
+        """
+        noise = keras.random.normal(ops.shape(real), stddev=sigma, seed=self.noise)
+        twice = self.discriminator(
+            [ops.concatenate([real, real + noise]), ops.concatenate([style, style])], training=True
+        )
+        here, there = ops.split(twice, 2)
+        return self.gradient_penalty / 2 * ops.mean(ops.square((there - here) / sigma))
 
     def _update_average(self):
         """Move the average a little towards the generator as it was before this step."""
@@ -68,3 +115,7 @@ class GAN(keras.Model):
         for mean, weight in zip(self.average.weights, self.generator.weights, strict=True):
             mean.assign(mean.value * decay + (1.0 - decay) * weight.value)
         self.steps.assign(self.steps.value + 1)
+
+
+def _share(condition):
+    return ops.mean(ops.cast(condition, "float32"))

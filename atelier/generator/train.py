@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -15,28 +20,23 @@ import numpy as np
 
 from atelier.dataset.loader import batches, load_images
 from atelier.dataset.source import find_pictures
+from atelier.generator.eye import build_eye, build_heads
 from atelier.generator.gan import GAN
-from atelier.generator.networks import build_generator, check_resolution
+from atelier.generator.networks import build_dcgan_generator, build_discriminator, build_generator, grow
+from atelier.generator.recipe import Recipe
 from atelier.images import contact_sheet, png_bytes, to_uint8, write_atomically
+from atelier.progress import progress_bar
 from atelier.seeds import STYLES, latent_from_seed
-from atelier.training import EveryMinutes, Progress, TimeLimit, TrainingError, append_row, load_state, save_state
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides how a training goes, with the settings of the committed generator.h5."""
-
-    resolution: int = 64
-    latent_dim: int = 128
-    width: int = 32  # of the generator at 32 pixels
-    discriminator_width: int = 32
-    batch_size: int = 16  # many small steps beat few large ones on a CPU
-    learning_rate: float = 2e-4  # this and beta_1 are DCGAN's
-    beta_1: float = 0.5
-    augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
-    ema_decay: float = 0.999  # half of the average is from the last 700 steps
-    mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
-    seed: int = 0
+from atelier.training import (
+    EventLog,
+    EveryMinutes,
+    Progress,
+    TimeLimit,
+    TrainingError,
+    append_row,
+    load_state,
+    save_state,
+)
 
 
 def train(
@@ -47,12 +47,26 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = True,
     checkpoint_minutes: float = 5.0,
+    start: str | Path | None = None,
+    judges: str | Path | None = None,
+    measure: Callable[[keras.Model], dict[str, float]] | None = None,
+    devices: int = 1,
+    clock: Callable[[], float] | None = None,
 ) -> Path:
     """Train on the pictures below the `data` folders and return the path of the generator.h5 made.
 
     `out` gets `checkpoint.npz` (with it and `resume`, the same call goes on exactly where it stopped),
-    `recipe.json`, `history.csv`, `samples/*.png` (one latent a row, one style a column) and `generator.h5`, all
-    written every `checkpoint_minutes` and at the end.
+    `recipe.json`, `history.csv`, `samples/*.png` (one latent a row, one style a column), `logs/` for TensorBoard,
+    `generator.h5` and the `judges.npz` of that moment, all written every `checkpoint_minutes` and at the end.
+
+    Args:
+        start: a trained generator.h5 to begin with, of the recipe's size or smaller; not read when a run goes on.
+        judges: the judges.npz of the run that trained it: without the judges that it grew up with, a generator first
+            forgets much of what it knows.
+        measure: figures of the averaged generator for the log, such as `evaluation.quick.KidMeter`. If `"kid"` is
+            among them, generator.h5 is the one with the lowest so far; otherwise it is the latest.
+        devices: processors or GPUs that share each batch; more than one needs the JAX backend.
+        clock: by whose seconds the minutes are counted (`time.process_time`: a fair race on a busy machine).
 
     Raises:
         FileNotFoundError: no pictures in `data`.
@@ -62,7 +76,7 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes is a positive number, not {minutes}")
-    check_resolution(recipe.resolution)
+    recipe.check()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.npz"
     resume = resume and checkpoint.exists()
@@ -75,46 +89,98 @@ def train(
     styles = np.array([STYLES.index(picture.medium) for picture in pictures])
 
     keras.utils.set_random_seed(recipe.seed)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
-    try:
-        gan = build_gan(recipe)
-        start = int(load_state(checkpoint, gan)["step"]) if resume else 0
-        feed = batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed, start)
-        keeper = _Keeper(gan, recipe, out)
+    with _setting(recipe, devices):
+        gan = build_gan(recipe, *(() if resume else (start, judges)))
+        kept = load_state(checkpoint, gan) if resume else {"step": 0, "best_kid": math.inf}
         if not resume:
-            (out / "history.csv").unlink(missing_ok=True)
+            _clear(out)
+        if start and not resume and recipe.warm_up:
+            _warm_up(gan, recipe, batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed + 1))
+        log = EventLog(out / "logs", int(kept["step"]))
+        keeper = _Keeper(gan, recipe, out, measure, log, kept.get("best_kid", math.inf))
         gan.fit(
-            feed,
+            batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed, int(kept["step"])),
             steps_per_epoch=2**31,  # one endless epoch: the time limit ends it
             verbose=0,
             shuffle=False,
             callbacks=[
                 Progress(minutes, recipe.batch_size),
-                TimeLimit(minutes),
+                TimeLimit(minutes, clock),
                 EveryMinutes(checkpoint_minutes, keeper.keep),
+                log,  # closes last
             ],
         )
-    finally:
-        keras.config.set_dtype_policy(policy)
     return keeper.path
 
 
-def build_gan(recipe: Recipe) -> GAN:
-    """The compiled training model of a recipe, with its optimizer's state in place."""
+@contextmanager
+def _setting(recipe: Recipe, devices: int):
+    """Keras's global settings of a run, and as they were after it."""
+    policy, distribution = keras.config.dtype_policy(), keras.distribution.distribution()
+    chosen = None
+    if devices != 1:
+        if keras.backend.backend() != "jax":
+            raise ValueError("several devices share a batch on the JAX backend only: set KERAS_BACKEND=jax")
+        there = keras.distribution.list_devices()
+        if not 1 < devices <= len(there) or recipe.batch_size % devices:
+            raise ValueError(
+                f"a batch of {recipe.batch_size} cannot be shared by {devices} devices; {len(there)} are there"
+            )
+        chosen = keras.distribution.DataParallel(devices=there[:devices])
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
+        if chosen is not None:
+            keras.distribution.set_distribution(chosen)
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.distribution.set_distribution(distribution)
+
+
+def build_recipe_generator(recipe: Recipe) -> keras.Model:
+    """A fresh generator of the recipe's kind."""
+    if recipe.generator == "dcgan":
+        return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
+    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, recipe.excitation, recipe.subpixel)
+
+
+def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Path | None = None) -> GAN:
+    """The compiled training model of a recipe, with its optimizer's state in place; `start`, `judges` as in `train`.
+
+    Raises:
+        ValueError: `start` or `judges` cannot be read, or is of another kind or larger.
+    """
+    generator = build_recipe_generator(recipe)
+    if start:
+        try:
+            trained = keras.models.load_model(start, compile=False)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"no generator to start with at {start}: {error}") from error
+        grow(generator, trained)
+    if recipe.finest_only:
+        for layer in generator.layers:
+            layer.trainable = layer.name in (f"detail_{recipe.resolution}", f"to_rgb_{recipe.resolution}")
+    discriminator = eye = heads = None
+    if "pixels" in recipe.judges:
+        discriminator = build_discriminator(recipe.resolution, recipe.discriminator_width, recipe.spectral_norm)
+    if "features" in recipe.judges:
+        eye = build_eye(recipe.feature_size, recipe.features, seed=recipe.seed)
+        heads = build_heads(eye)
     gan = GAN(
-        recipe.resolution,
-        recipe.latent_dim,
-        recipe.width,
-        recipe.discriminator_width,
-        recipe.augment,
-        recipe.ema_decay,
-        recipe.seed,
+        generator,
+        build_recipe_generator(recipe),
+        discriminator,
+        eye,
+        heads,
+        loss=recipe.loss,
+        augment=recipe.augment,
+        gradient_penalty=recipe.gradient_penalty,
+        ema_decay=recipe.ema_decay,
+        seed=recipe.seed,
     )
-    # XLA is slower than oneDNN's kernels for these convolutions on a CPU, so TensorFlow goes without it.
-    jit = "auto" if keras.backend.backend() == "jax" else False
-    gan.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1), jit_compile=jit)
-    gan.optimizer.build(gan.trainable_variables)
+    if judges:
+        load_judges(gan, judges)
+    _compile(gan, recipe)
     return gan
 
 
@@ -126,20 +192,62 @@ def _keep_recipe(path: Path, recipe: Recipe, resume: bool) -> None:
     write_atomically(path, json.dumps(settings, indent=1).encode())
 
 
+def _compile(gan: GAN, recipe: Recipe) -> None:
+    """A fresh optimizer, for what is trainable now."""
+    # XLA is slower than oneDNN's kernels for these convolutions on a CPU, so TensorFlow goes without it.
+    jit = "auto" if keras.backend.backend() == "jax" else False
+    gan.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1), jit_compile=jit)
+    gan.optimizer.build(gan.trainable_variables)
+
+
+def _warm_up(gan: GAN, recipe: Recipe, feed) -> None:
+    """Let the judges learn what the generator they find paints, before it learns from them."""
+    learning = [layer for layer in gan.generator.layers if layer.trainable]
+    for layer in learning:
+        layer.trainable = False
+    _compile(gan, recipe)
+    bar = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: progress.update())
+    with progress_bar(total=recipe.warm_up, desc="judges warm up", unit="step") as progress:
+        gan.fit(feed, steps_per_epoch=recipe.warm_up, verbose=0, shuffle=False, callbacks=[bar])
+    for layer in learning:
+        layer.trainable = True
+    _compile(gan, recipe)
+    gan.steps.assign(0)
+
+
+def _clear(out: Path) -> None:
+    """Take away what an earlier run left, so that its rows and sheets do not pass for this one's."""
+    for name in ("history.csv", "checkpoint.npz"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "logs", ignore_errors=True)
+    for sheet in (out / "samples").glob("*.png"):
+        sheet.unlink()
+
+
 class _Keeper:
     """Writes what a run leaves behind."""
 
-    def __init__(self, gan: GAN, recipe: Recipe, out: Path):
+    def __init__(self, gan: GAN, recipe: Recipe, out: Path, measure, log: EventLog, best_kid: float):
         self.gan, self.recipe, self.out = gan, recipe, out
+        self.measure, self.log, self.best_kid = measure, log, best_kid
         self.path = out / "generator.h5"
         self.latents = np.stack([latent_from_seed(seed, recipe.latent_dim) for seed in range(8)])
 
     def keep(self, logs: dict[str, float]) -> None:
         step = int(self.gan.steps.value)
-        save_state(self.out / "checkpoint.npz", self.gan, step=step)
-        write_atomically(self.out / "samples" / f"{step:07d}.png", png_bytes(self.sheet()))
-        append_row(self.out / "history.csv", {"step": step, "pictures": step * self.recipe.batch_size, **logs})
-        save_generator(self.gan.average, self.recipe, self.path)
+        try:
+            figures = self.measure(self.gan.average) if self.measure else {}
+            if "kid" not in figures or figures["kid"] < self.best_kid or not self.path.exists():
+                self.best_kid = figures.get("kid", math.inf)
+                save_generator(self.gan.average, self.recipe, self.path)
+                save_judges(self.gan, self.out / "judges.npz")
+            write_atomically(self.out / "samples" / f"{step:07d}.png", png_bytes(self.sheet()))
+            row = {"step": step, "pictures": step * self.recipe.batch_size, **logs, **figures}
+            append_row(self.out / "history.csv", row)
+            self.log.write(figures, step)
+            save_state(self.out / "checkpoint.npz", self.gan, step=step, best_kid=self.best_kid)
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.out}: {error}; the last checkpoint is kept") from error
         self.gan.reset_metrics()  # the next row of the log is the mean since this one
 
     def sheet(self) -> np.ndarray:
@@ -153,12 +261,42 @@ class _Keeper:
         return contact_sheet(list(to_uint8(pictures.reshape(-1, *pictures.shape[2:]))), columns=len(STYLES))
 
 
+def _judges(gan: GAN) -> dict[str, keras.Variable]:
+    judges = [judge for judge in (gan.discriminator, gan.heads) if judge is not None]
+    return {f"{judge.name}/{index:03d}": weight for judge in judges for index, weight in enumerate(judge.weights)}
+
+
+def save_judges(gan: GAN, path: Path) -> None:
+    """Write what the judges have learned (not the frozen features), with which training can begin anew."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: keras.ops.convert_to_numpy(weight) for name, weight in _judges(gan).items()})
+    write_atomically(path, buffer.getvalue())
+
+
+def load_judges(gan: GAN, path: str | Path) -> None:
+    """Read a file of `save_judges`; a judge that it does not hold stays as it is.
+
+    Raises:
+        ValueError: no such file, a damaged one, or one of other judges.
+    """
+    try:
+        with np.load(path) as arrays:
+            values = {name: arrays[name] for name in arrays}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"no judges to start with at {path}: {error}") from error
+    wanted = _judges(gan)
+    if any(name not in wanted or value.shape != tuple(wanted[name].shape) for name, value in values.items()):
+        raise ValueError(f"{path} holds the judges of another recipe")
+    for name, value in values.items():
+        wanted[name].assign(value)
+
+
 def save_generator(network: keras.Model, recipe: Recipe, path: Path) -> None:
     """Save a generator's weights as a float32, uncompiled .h5 model that loads without this package."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        plain = build_generator(recipe.resolution, recipe.latent_dim, recipe.width)
+        plain = build_recipe_generator(recipe)
     finally:
         keras.config.set_dtype_policy(policy)
     plain.set_weights(network.get_weights())

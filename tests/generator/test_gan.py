@@ -1,67 +1,129 @@
-"""The adversarial step, checked against the two gradients of the textbook, computed one by one."""
+"""The adversarial step, checked against the textbook's gradients, computed one by one."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
+from atelier.generator.eye import build_heads
 from atelier.generator.gan import GAN
+from atelier.generator.losses import LOSSES
+from atelier.generator.networks import build_discriminator, build_generator
 
 RATE = 0.1
+PIXELS, FEATURES = ("pixels",), ("features",)
 
 
-def small_gan(**options) -> GAN:
+def small_eye() -> keras.Model:
+    """Stands in for `build_eye`: frozen, two maps, with statistics that training would move."""
+    image = keras.Input((16, 16, 3), name="image")
+    first = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(6, 3, 2, "same")(image)))
+    eye = keras.Model(image, [first, layers.Conv2D(5, 3, 2, "same")(first)])
+    eye.trainable = False
+    return eye
+
+
+def small_gan(judges=PIXELS, eagerly=True, **options) -> GAN:
     """Without augmentation nothing in a step is random; with plain gradient descent a step shows its gradient."""
     keras.utils.set_random_seed(0)
-    gan = GAN(resolution=16, latent_dim=8, width=4, discriminator_width=4, **options)
-    gan.compile(optimizer=keras.optimizers.SGD(RATE), jit_compile=False)
+    generator, average = (build_generator(resolution=16, latent_dim=8, width=4) for _ in range(2))
+    discriminator = build_discriminator(resolution=16, width=4) if "pixels" in judges else None
+    eye = small_eye() if "features" in judges else None
+    gan = GAN(generator, average, discriminator, eye, eye and build_heads(eye, width=4), **options)
+    gan.compile(optimizer=keras.optimizers.SGD(RATE), jit_compile=False, run_eagerly=eagerly)
     return gan
 
 
 def a_batch(seed=0, count=6):
     random = np.random.default_rng(seed)
-    return {
+    batch = {
         "image": random.integers(0, 256, (count, 16, 16, 3), np.uint8),
         "style": random.integers(0, 5, count).astype(np.int32),
         "latent": random.standard_normal((count, 8)).astype(np.float32),
     }
+    return {name: tf.constant(value) for name, value in batch.items()}  # as `fit` hands them on
 
 
-def textbook_gradients(gan, batch):
-    """Each network's own loss, differentiated for its own weights only (Goodfellow et al., 2014, non-saturating)."""
+def values(variables) -> list[np.ndarray]:
+    return [variable.numpy() for variable in variables]
+
+
+def textbook_gradients(gan, batch, judges, loss):
+    """Each network's own loss, differentiated for its own weights only; of several judges, the mean."""
     real = tf.cast(batch["image"], "float32") / 127.5 - 1
-    latent, style = tf.constant(batch["latent"]), tf.constant(batch["style"])
+    latent, style = batch["latent"], batch["style"]
+    opinions = {
+        "pixels": lambda images: gan.discriminator([images, style], training=True),
+        "features": lambda images: gan.heads([*gan.eye(images, training=False), style], training=True),
+    }
 
     def paint():
         return gan.generator([latent, style], training=True)
 
-    def judge(images):
-        return gan.discriminator([images, style], training=True)
+    def by(game, images, network):
+        with tf.GradientTape() as tape:
+            value = sum(game(opinions[name](real), opinions[name](images())) for name in judges) / len(judges)
+        return float(value), tape.gradient(value, [v.value for v in network.trainable_variables])
 
-    with tf.GradientTape() as tape:
-        g_loss = tf.reduce_mean(tf.nn.softplus(-judge(paint())))
-    g_gradients = tape.gradient(g_loss, [v.value for v in gan.generator.trainable_variables])
+    g_loss, gradients = by(LOSSES[loss].generator, paint, gan.generator)
     fake = paint()  # outside the tape: a constant
-    with tf.GradientTape() as tape:
-        d_loss = tf.reduce_mean(tf.nn.softplus(-judge(real))) + tf.reduce_mean(tf.nn.softplus(judge(fake)))
-    d_gradients = tape.gradient(d_loss, [v.value for v in gan.discriminator.trainable_variables])
-    return float(g_loss), float(d_loss), [*g_gradients, *d_gradients]
+    for name, network in (("pixels", gan.discriminator), ("features", gan.heads)):
+        if name in judges:
+            d_loss, more = by(LOSSES[loss].discriminator, lambda: fake, network)
+            gradients += more
+    return g_loss, d_loss, [np.asarray(tf.convert_to_tensor(each)) for each in gradients]
 
 
-def test_one_step_goes_down_both_textbook_gradients_at_once():
-    gan, batch = small_gan(), a_batch()
-    trained = [*gan.generator.trainable_variables, *gan.discriminator.trainable_variables]
-    assert {v.path for v in gan.trainable_variables} == {v.path for v in trained}
-    g_loss, d_loss, gradients = textbook_gradients(gan, batch)
-    before = [v.numpy() for v in trained]
+@pytest.mark.parametrize(
+    ("judges", "loss", "eagerly"),
+    [
+        (PIXELS, "non-saturating", False),  # as it is trained; the others, only quicker to begin
+        (PIXELS, "hinge", True),
+        (PIXELS, "relativistic", True),
+        (FEATURES, "hinge", True),
+        (PIXELS + FEATURES, "non-saturating", True),
+        (PIXELS + FEATURES, "relativistic", True),
+    ],
+)
+def test_one_step_goes_down_all_textbook_gradients_at_once(judges, loss, eagerly):
+    gan, batch = small_gan(judges, loss=loss, eagerly=eagerly), a_batch()
+    networks = [network for network in (gan.generator, gan.discriminator, gan.heads) if network is not None]
+    trained = [variable for network in networks for variable in network.trainable_variables]
+    assert {id(v) for v in gan.trainable_variables} == {id(v) for v in trained}
+    g_loss, d_loss, gradients = textbook_gradients(gan, batch, judges, loss)
+    before = values(trained)
     logs = gan.train_on_batch(batch, return_dict=True)
     assert logs["g_loss"] == pytest.approx(g_loss, rel=1e-4)
     assert logs["d_loss"] == pytest.approx(d_loss, rel=1e-4)
     assert logs["loss"] == pytest.approx(g_loss + d_loss, rel=1e-4)
     for variable, old, gradient in zip(trained, before, gradients, strict=True):
-        gradient = np.asarray(tf.convert_to_tensor(gradient))
         np.testing.assert_allclose(variable.numpy(), old - RATE * gradient, rtol=1e-3, atol=1e-6, err_msg=variable.path)
-    assert all(np.abs(np.asarray(tf.convert_to_tensor(g))).max() > 0 for g in gradients[: len(gradients) // 2])
+    moved = {id(v) for v, gradient in zip(trained, gradients, strict=True) if np.abs(gradient).max() > 0}
+    for network in networks:  # each of them, and most of its weights
+        assert sum(id(v) in moved for v in network.trainable_variables) > len(network.trainable_variables) / 2
+
+
+def test_the_log_counts_how_often_each_side_is_told_right():
+    """With a judge that says the same of every picture: all real ones right and no generated one, or vice versa."""
+    gan, batch = small_gan(), a_batch()
+    for verdict, shares in ((100.0, (1, 0)), (-100.0, (0, 1))):
+        gan.discriminator.get_layer("realness").bias.assign([verdict])
+        gan.reset_metrics()
+        logs = gan.train_on_batch(batch, return_dict=True)
+        assert (logs["d_real"], logs["d_fake"]) == shares
+
+
+def test_the_frozen_eye_stays_as_it_is():
+    """Neither its weights nor its statistics move: what it sees of a picture is the same all the training through."""
+    gan = small_gan(PIXELS + FEATURES)
+    before, heads = values(gan.eye.variables), values(gan.heads.trainable_variables)
+    assert not gan.eye.trainable_variables and len(before) > 4
+    for step in range(2):
+        gan.train_on_batch(a_batch(step))
+    for old, new in zip(before, values(gan.eye.variables), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert any(not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads.trainable_variables, strict=True))
 
 
 def test_the_average_follows_its_formula():
@@ -86,12 +148,71 @@ def test_the_average_follows_its_formula():
     assert int(gan.steps.value) == 6
 
 
-def test_the_average_is_not_trained():
+def test_the_average_begins_as_the_generator_and_is_not_trained():
     gan = small_gan()
+    for one, other in zip(gan.average.get_weights(), gan.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    average = {id(variable) for variable in gan.average.variables}
     assert not gan.average.trainable_variables
-    assert all("average" not in variable.path for variable in gan.trainable_variables)
+    assert not average & {id(variable) for variable in gan.trainable_variables}
 
 
 def test_calling_the_gan_paints_with_the_generator():
     gan, batch = small_gan(), a_batch()
     np.testing.assert_allclose(gan(batch), gan.generator([batch["latent"], batch["style"]]), atol=1e-6)
+
+
+# --- R1
+
+
+def smooth_judge(width=6) -> keras.Model:
+    """Every picture on its own, and no bends: the slope that noise finds is the derivative."""
+    image, style = keras.Input((4, 4, 3)), keras.Input((), dtype="int32")
+    random = keras.initializers.RandomNormal(stddev=0.3, seed=1)
+    x = layers.Dense(width, activation="tanh", kernel_initializer=random)(layers.Flatten()(image))
+    x = x * layers.Embedding(5, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=2))(
+        style
+    )
+    last = keras.initializers.RandomNormal(stddev=1.0, seed=3)
+    return keras.Model([image, style], layers.Dense(1, kernel_initializer=last)(x))
+
+
+def test_r1_is_the_mean_squared_slope_at_real_pictures_and_so_is_its_gradient():
+    """Against second derivatives, which TensorFlow can take; the estimate's error falls with the noise drawn."""
+    gan, gamma = small_gan(gradient_penalty=3.0), 3.0
+    gan.discriminator = judge = smooth_judge()
+    random = np.random.default_rng(0)
+    image = tf.constant(random.uniform(-1, 1, (5, 4, 4, 3)).astype(np.float32))
+    style = tf.range(5)
+    weights = [v.value for v in judge.trainable_variables]
+    with tf.GradientTape() as tape:
+        with tf.GradientTape() as inner:
+            inner.watch(image)
+            total = tf.reduce_sum(judge([image, style]))
+        slope = inner.gradient(total, image)
+        exact = gamma / 2 * tf.reduce_mean(tf.reduce_sum(slope**2, axis=(1, 2, 3)))
+    exact_gradients = tape.gradient(exact, weights, unconnected_gradients="zero")
+
+    many, many_styles = tf.tile(image, (4000, 1, 1, 1)), tf.tile(style, (4000,))
+    with tf.GradientTape() as tape:
+        estimate = tf.reduce_mean([gan._penalty(many, many_styles) for _ in range(3)])
+    assert float(estimate) == pytest.approx(float(exact), rel=0.03)
+    assert not np.array_equal(gan._penalty(image, style), gan._penalty(image, style))  # fresh noise every time
+    gradients = tape.gradient(estimate, weights, unconnected_gradients="zero")
+    one, other = (
+        np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in each]) for each in (gradients, exact_gradients)
+    )
+    assert np.linalg.norm(one - other) < 0.06 * np.linalg.norm(other)
+
+
+def test_r1_is_the_discriminators_business_alone():
+    """The generator's step is the same with it; the discriminator's is not, and the loss is larger by it."""
+    ends = {}
+    for gamma in (0.0, 50.0):
+        gan = small_gan(gradient_penalty=gamma)
+        logs = gan.train_on_batch(a_batch(), return_dict=True)
+        ends[gamma] = [values(network.trainable_variables) for network in (gan.generator, gan.discriminator)]
+        assert (logs["loss"] - logs["g_loss"] - logs["d_loss"] > 1e-4) == bool(gamma)
+    for one, other in zip(ends[0.0][0], ends[50.0][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+    assert max(np.abs(one - other).max() for one, other in zip(ends[0.0][1], ends[50.0][1], strict=True)) > 1e-4

@@ -1,16 +1,31 @@
 """The networks: shapes, bounds, and a generator file that needs nothing but Keras."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from atelier.generator.networks import build_discriminator, build_generator
+from atelier.generator.networks import build_dcgan_generator, build_discriminator, build_generator, grow
 from atelier.seeds import STYLES
 
 RANDOM = np.random.default_rng(0)
+
+
+KINDS = {
+    "skip": build_generator,
+    "excited": lambda *size, **sizes: build_generator(*size, **sizes, excitation=True),
+    "subpixel": lambda *size, **sizes: build_generator(*size, **sizes, subpixel=True),
+    "dcgan": build_dcgan_generator,
+}
+every_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
+
+
+def scattered(model: keras.Model) -> keras.Model:
+    """With random weights and statistics, large enough that every part of the network shows in its output."""
+    for variable in model.weights:
+        low, high = (0.5, 1.5) if variable.path.endswith("variance") else (-0.4, 0.4)
+        variable.assign(RANDOM.uniform(low, high, variable.shape))
+    return model
 
 
 def latents(count, dim=8):
@@ -21,42 +36,158 @@ def every_style(count=5):
     return np.arange(count, dtype=np.int32) % len(STYLES)
 
 
+@every_kind
 @pytest.mark.parametrize("resolution", [16, 32, 64])
-def test_latents_and_styles_become_pictures(resolution):
-    generator = build_generator(resolution, latent_dim=8, width=4)
+def test_latents_and_styles_become_pictures(build, resolution):
+    generator = scattered(build(resolution, latent_dim=8, width=4))
     images = np.asarray(generator([latents(5), every_style()]))
     assert images.shape == (5, resolution, resolution, 3) and images.dtype == np.float32
-    assert np.abs(images).max() <= 1
+    assert 0.1 < np.abs(images).max() <= 1
 
 
-@pytest.mark.parametrize("resolution", [16, 32, 64])
-def test_pictures_and_styles_become_verdicts(resolution):
-    discriminator = build_discriminator(resolution, width=4)
-    images = RANDOM.uniform(-1, 1, (5, resolution, resolution, 3)).astype(np.float32)
-    logits = np.asarray(discriminator([images, every_style()]))
-    assert logits.shape[0] == 5 and logits.dtype == np.float32 and np.isfinite(logits).all()
-
-
-def test_the_default_generator_fits_the_contract():
-    generator = build_generator()
+@every_kind
+def test_every_generator_fits_the_contract(build):
+    generator = build(resolution=64)
     assert [(tensor.name, tensor.shape, tensor.dtype) for tensor in generator.inputs] == [
         ("latent", (None, 128), "float32"),
         ("style", (None,), "int32"),
     ]
-    assert generator.output_shape[1] >= 64
+    assert generator.output_shape == (None, 64, 64, 3)
     assert generator.count_params() * 4 < 16 * 2**20  # bytes: the file has at most 16 MiB
     assert all(type(layer).__module__.startswith("keras.") for layer in generator.layers)
 
 
-def test_both_networks_listen_to_the_style(tiny_generator):
-    generator = keras.models.load_model(tiny_generator, compile=False)
-    images = np.asarray(generator([np.repeat(latents(1), 5, axis=0), every_style()]))
-    assert np.abs(images[1:] - images[0]).max(axis=(1, 2, 3)).min() > 0.01
+@every_kind
+def test_every_generator_listens_to_the_latent_and_to_the_style(build):
+    generator = scattered(build(64, latent_dim=8, width=4))
+    one = np.repeat(latents(1), 5, axis=0)
+    for inputs in ([one, every_style()], [latents(5), every_style() * 0]):
+        images = np.asarray(generator(inputs))
+        assert np.abs(images[1:] - images[0]).max(axis=(1, 2, 3)).min() > 0.01
 
+
+def between(model: keras.Model, name: str) -> tuple[keras.Model, keras.Model]:
+    """What goes into a layer of a generator, and what comes out of it."""
+    layer = model.get_layer(name)
+    return keras.Model(model.inputs, layer.input), keras.Model(model.inputs, layer.output)
+
+
+def test_subpixels_are_painted_where_they_belong():
+    """Each place of the largest map has twelve numbers: two rows of two pixels of three colours."""
+    generator = scattered(build_generator(16, latent_dim=8, width=4, subpixel=True))
+    for weight in generator.get_layer("to_rgb_8").weights:  # the only other part of a picture of this size
+        weight.assign(weight * 0)
+    inputs = [latents(2), every_style(2)]
+    maps, twelve = (np.asarray(part(inputs)) for part in between(generator, "to_rgb_16"))
+    assert maps.shape[1:3] == (8, 8) and twelve.shape == (2, 8, 8, 12)
+    expected = np.empty((2, 16, 16, 3))
+    for y in range(8):
+        for x in range(8):
+            for down in range(2):
+                for right in range(2):
+                    first = 3 * (2 * down + right)
+                    expected[:, 2 * y + down, 2 * x + right] = twelve[:, y, x, first : first + 3]
+    np.testing.assert_allclose(generator(inputs), np.tanh(expected), atol=1e-5)
+    assert len(np.unique(np.round(expected[0], 4))) > 300  # no two alike, so that a swap would show
+
+
+def test_excitation_weighs_channels_by_a_small_map():
+    """Every channel has its own gate, the same at all places; a gate without weights is half open."""
+    generator = scattered(build_generator(64, latent_dim=8, width=4, excitation=True))
+    gate = generator.get_layer("gate_64")
+    inputs = [latents(2), every_style(2)]
+    excited, _ = between(generator, "to_rgb_64")
+    gates = keras.Model(generator.inputs, gate.output)(inputs)
+    assert gates.shape == (2, 1, 1, 16) and 0 < np.min(gates) < np.max(gates) < 1
+    seen = np.asarray(excited(inputs))
+    gate.kernel.assign(gate.kernel * 0)
+    gate.bias.assign(gate.bias * 0)
+    half = np.asarray(excited(inputs))
+    np.testing.assert_allclose(seen, half / 0.5 * gates, atol=1e-5)
+    assert np.abs(half).max() > 0.1
+
+
+# --- growing
+
+
+def before_tanh(generator: keras.Model, inputs) -> np.ndarray:
+    return np.asarray(keras.Model(generator.inputs, generator.get_layer("image").input)(inputs))
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "options"),
+    [(16, 16, {}), (16, 32, {}), (16, 64, {}), (32, 64, {"excitation": True}), (16, 32, {"subpixel": True})],
+)
+def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small, large, options):
+    trained = scattered(build_generator(small, latent_dim=8, width=4))
+    grown = grow(scattered(build_generator(large, latent_dim=8, width=4, **options)), trained)
+    inputs = [latents(5), every_style()]
+    expected = before_tanh(trained, inputs)
+    while expected.shape[1] < large:
+        expected = np.asarray(keras.layers.UpSampling2D(interpolation="bilinear")(expected))
+    np.testing.assert_allclose(before_tanh(grown, inputs), expected, atol=1e-4)
+    assert np.abs(expected).max() > 0.5
+
+
+def test_all_of_a_grown_generator_can_learn():
+    """What adds nothing yet must not be dead: its last weights have a gradient, and it is not zero."""
+    grown = grow(build_generator(32, latent_dim=8, width=4), scattered(build_generator(16, latent_dim=8, width=4)))
+    kernel = grown.get_layer("to_rgb_32").kernel
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(grown([latents(5), every_style()], training=True) * RANDOM.normal(size=(5, 32, 32, 3)))
+    assert np.abs(tape.gradient(total, kernel.value)).max() > 0
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        lambda: build_generator(16, latent_dim=8, width=8),
+        lambda: build_generator(16, latent_dim=9, width=4),
+        lambda: build_generator(64, latent_dim=8, width=4),
+        lambda: build_generator(16, latent_dim=8, width=4, subpixel=True),
+        lambda: build_dcgan_generator(16, latent_dim=8, width=4),
+    ],
+    ids=["wider", "longer latent", "larger", "subpixel", "dcgan"],
+)
+def test_what_does_not_fit_does_not_grow(trained):
+    with pytest.raises(ValueError, match=r"layer \w+ of the trained generator does not fit"):
+        grow(build_generator(32, latent_dim=8, width=4), trained())
+
+
+# --- the discriminator
+
+
+@pytest.mark.parametrize("resolution", [16, 32, 64])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_pictures_and_styles_become_verdicts(resolution, spectral_norm):
+    discriminator = build_discriminator(resolution, width=4, spectral_norm=spectral_norm)
+    images = RANDOM.uniform(-1, 1, (5, resolution, resolution, 3)).astype(np.float32)
+    logits = np.asarray(discriminator([images, every_style()]))
+    assert logits.shape == (5, 1) and logits.dtype == np.float32 and np.isfinite(logits).all()
+
+
+def test_spectral_norm_takes_batch_norms_place():
+    """In all convolutions: after a few passes, none of them stretches anything (its largest singular value is 1)."""
+    layers = keras.layers
+    plain, bounded = (build_discriminator(32, width=4, spectral_norm=option) for option in (False, True))
+    assert any(isinstance(layer, layers.BatchNormalization) for layer in plain.layers)
+    assert not any(isinstance(layer, (layers.BatchNormalization, layers.Conv2D)) for layer in bounded.layers)
+    wrapped = [layer.layer for layer in bounded.layers if isinstance(layer, layers.SpectralNormalization)]
+    assert len(wrapped) == sum(isinstance(layer, layers.Conv2D) for layer in plain.layers) == 3
+    images = RANDOM.uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
+    for _ in range(30):
+        bounded([images, every_style(4)], training=True)
+    for convolution in wrapped:
+        kernel = np.asarray(convolution.kernel)
+        assert np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2) == pytest.approx(1, rel=0.05)
+
+
+def test_the_discriminator_listens_to_the_style():
     discriminator = build_discriminator(16, width=4)
     styles = discriminator.get_layer("styles").embeddings
     styles.assign(RANDOM.standard_normal(styles.shape))
-    logits = np.asarray(discriminator([np.repeat(images[:1], 5, axis=0), every_style()])).reshape(5, -1)
+    image = RANDOM.uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
+    logits = np.asarray(discriminator([np.repeat(image, 5, axis=0), every_style()])).reshape(5, -1)
     assert np.abs(logits[1:] - logits[0]).max(axis=1).min() > 1e-6
 
 
@@ -82,23 +213,27 @@ def test_pictures_that_are_all_alike_have_a_finite_gradient():
 
 
 @pytest.mark.parametrize("resolution", [0, 8, 17, 100, -16])
-@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+@pytest.mark.parametrize("build", [build_generator, build_dcgan_generator, build_discriminator])
 def test_a_side_that_is_no_power_of_two_is_an_error(build, resolution):
     with pytest.raises(ValueError, match="power of two from 16 up"):
         build(resolution)
 
 
-def test_the_file_loads_in_a_fresh_process_that_has_only_keras(tiny_generator, tmp_path, python):
-    latent, style = latents(3), every_style(3)
-    expected = keras.models.load_model(tiny_generator, compile=False)([latent, style])
+def test_all_files_load_in_a_fresh_process_that_has_only_keras(tmp_path, python):
+    latent, style, expected = latents(3), every_style(3), {}
+    for name, build in KINDS.items():
+        generator = scattered(build(64, latent_dim=8, width=4))
+        generator.save(tmp_path / f"{name}.h5")
+        expected[name] = np.asarray(generator([latent, style]))
+    np.savez(tmp_path / "inputs.npz", latent=latent, style=style)
     code = """
-import json, sys, keras, numpy
-model = keras.models.load_model(sys.argv[1], compile=False)
-latent, style = json.loads(sys.argv[2])
-image = model([numpy.array(latent, "float32"), numpy.array(style, "int32")])
+import glob, sys, keras, numpy
+inputs = numpy.load("inputs.npz")
+for path in glob.glob("*.h5"):
+    model = keras.models.load_model(path, compile=False)
+    numpy.save(path.removesuffix(".h5"), model([inputs["latent"], inputs["style"]]))
 assert not any(name.startswith("atelier") for name in sys.modules)
-print(json.dumps(numpy.asarray(image).tolist()))
 """
-    arguments = json.dumps([latent.tolist(), style.tolist()])
-    done = python("-I", "-c", code, tiny_generator, arguments, cwd=tmp_path)
-    np.testing.assert_allclose(np.array(json.loads(done.stdout)), expected, atol=1e-5)
+    python("-I", "-c", code, cwd=tmp_path)
+    for name, images in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), images, atol=1e-5)

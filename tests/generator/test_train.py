@@ -1,19 +1,31 @@
 """Training: what a run leaves behind, and that a run interrupted and resumed is the run uninterrupted."""
 
 import csv
+import errno
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from atelier.generator import train as training
-from atelier.generator.train import Recipe, train
+from atelier.generator.networks import build_generator
+from atelier.generator.train import Recipe, build_gan, train
 from atelier.seeds import STYLES
-from atelier.training import EveryMinutes, TimeLimit, TrainingError, append_row, load_state, save_state
+from atelier.training import EventLog, EveryMinutes, TimeLimit, TrainingError, append_row, load_state, save_state
 
 RECIPE = Recipe(resolution=16, latent_dim=8, width=4, discriminator_width=4, batch_size=5, seed=3)
 
@@ -26,16 +38,21 @@ class StopAfter(keras.callbacks.Callback):
         self.steps = steps
 
     def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training = batch + 1 >= self.steps
+        if batch + 1 >= self.steps:  # not before: asking for the model would bring JAX's weights back
+            self.model.stop_training = True
 
 
 @pytest.fixture
 def run(monkeypatch, art_folder):
-    """Trains for so many steps and returns the run's folder."""
+    """Trains for so many steps and returns the run's folder. Uncompiled, unless it is asked for: begins sooner."""
 
-    def run_for(steps: int, out: Path, recipe: Recipe = RECIPE, **options) -> Path:
-        monkeypatch.setattr(training, "TimeLimit", lambda minutes: StopAfter(steps))
-        assert train([art_folder], out, minutes=1, recipe=recipe, **options) == out / "generator.h5"
+    def run_for(steps: int, out: Path, recipe: Recipe = RECIPE, compiled=False, **options) -> Path:
+        monkeypatch.setattr(training, "TimeLimit", lambda *_: StopAfter(steps))
+        tf.config.run_functions_eagerly(not compiled)
+        try:
+            assert train([art_folder], out, minutes=1, recipe=recipe, **options) == out / "generator.h5"
+        finally:
+            tf.config.run_functions_eagerly(False)
         return out
 
     return run_for
@@ -46,13 +63,30 @@ def finished(tmp_path_factory, art_folder) -> Path:
     """The folder of a run of three steps."""
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "TimeLimit", lambda minutes: StopAfter(3))
+        patch.setattr(training, "TimeLimit", lambda *_: StopAfter(3))
         train([art_folder], out, minutes=1, recipe=RECIPE)
     return out
 
 
 def weights(folder: Path) -> list[np.ndarray]:
     return keras.models.load_model(folder / "generator.h5", compile=False).get_weights()
+
+
+def history(folder: Path, *columns: str) -> list[tuple[float, ...]]:
+    with (folder / "history.csv").open() as file:
+        return [tuple(float(row[column]) for column in columns) for row in csv.DictReader(file)]
+
+
+def step_of(folder: Path) -> int:
+    with np.load(folder / "checkpoint.npz") as checkpoint:
+        return int(checkpoint["extra/step"])
+
+
+def curve(folder: Path, name: str) -> list[tuple[int, float]]:
+    """TensorBoard's points, read as TensorBoard reads them."""
+    events = EventAccumulator(str(folder / "logs"), size_guidance={"tensors": 0})
+    events.Reload()
+    return [(point.step, float(make_ndarray(point.tensor_proto))) for point in events.Tensors(name)]
 
 
 def test_a_run_leaves_all_that_its_docstring_promises(finished):
@@ -70,8 +104,8 @@ def test_a_run_leaves_all_that_its_docstring_promises(finished):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, run, finished):
     """Weights, averages, optimizer, augmentation's random stream and the order of the pictures all go on."""
-    whole = run(5, tmp_path / "whole")
-    parts = run(2, copytree(finished, tmp_path / "parts"))
+    whole = run(5, tmp_path / "whole", compiled=True)
+    parts = run(2, copytree(finished, tmp_path / "parts"), compiled=True)
     with np.load(whole / "checkpoint.npz") as one, np.load(parts / "checkpoint.npz") as other:
         assert len(one.files) == len(other.files) and one["extra/step"] == other["extra/step"] == 5
         for name, other_name in zip(one.files, other.files, strict=True):
@@ -85,15 +119,234 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, run, finished):
 
 
 def test_without_resume_a_run_begins_anew(tmp_path, run, finished):
+    """What the earlier one left must not pass for this one's: its rows, its sheets, its curves."""
     out = copytree(finished, tmp_path / "run")
-    run(2, out, resume=False)
-    with np.load(out / "checkpoint.npz") as checkpoint:
-        assert checkpoint["extra/step"] == 2
-    assert [row["step"] for row in csv.DictReader((out / "history.csv").open())] == ["2"]
+    run(2, out, resume=False, measure=lambda generator: {"figure": 1.0})
+    assert step_of(out) == 2 and history(out, "step") == [(2,)]
+    assert [path.name for path in (out / "samples").iterdir()] == ["0000002.png"]
+    assert curve(out, "figure") == [(2, 1.0)] and len(list((out / "logs").iterdir())) == 1
+
+
+def test_a_run_that_begins_anew_and_stops_at_once_does_not_go_on_with_the_old_one(tmp_path, run, finished, monkeypatch):
+    """Its recipe may be another one, of the same shapes, that the old checkpoint must not be taken for."""
+    out = copytree(finished, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "EveryMinutes", lambda *_: StopAfter(1))  # which keeps nothing
+        run(1, out, resume=False, recipe=replace(RECIPE, seed=4))
+    run(1, out, recipe=replace(RECIPE, seed=4))
+    assert step_of(out) == 1
+
+
+def test_the_generator_with_the_lowest_kid_is_kept_also_when_the_run_goes_on(tmp_path, run):
+    """The file is looked at when the next figure is measured: what was there before, and what is there now."""
+    out, kids, painted, files = tmp_path / "run", iter([3.0, 1.0, 2.0, 1.5, 0.5]), [], []
+
+    def measure(generator):
+        painted.append(generator.get_weights())
+        files.append(weights(out) if (out / "generator.h5").exists() else None)
+        return {"kid": next(kids), "kid_std": 0.25}
+
+    run(3, out, measure=measure, checkpoint_minutes=0)
+    files.append(weights(out))
+    run(2, out, measure=measure, checkpoint_minutes=0, start=tmp_path / "gone.h5")  # not read when a run goes on
+    files.append(weights(out))
+    assert files[0] is None and len(painted) == 5
+    # after figure 1, 2 and 3; when the run goes on; after figure 4 and 5
+    for file, best in zip(files[1:], [0, 1, 1, 1, 1, 4], strict=True):
+        for value, expected in zip(file, painted[best], strict=True):
+            np.testing.assert_array_equal(value, expected)
+    assert not np.array_equal(painted[0][0], painted[1][0])
+    rows = history(out, "step", "kid", "kid_std")
+    assert rows == [(1, 3, 0.25), (2, 1, 0.25), (3, 2, 0.25), (4, 1.5, 0.25), (5, 0.5, 0.25)]
+    assert curve(out, "kid") == [row[:2] for row in rows]  # TensorBoard's, of both runs
+    assert sorted(path.name for path in (out / "samples").iterdir()) == [f"{step:07d}.png" for step in range(1, 6)]
+
+
+def test_without_a_kid_the_latest_generator_is_kept(tmp_path, run):
+    out, painted = tmp_path / "run", []
+    run(
+        2,
+        out,
+        measure=lambda generator: painted.append(generator.get_weights()) or {"other": 1.0},
+        checkpoint_minutes=0,
+    )
+    for value, expected in zip(weights(out), painted[-1], strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert history(out, "step", "other") == [(1, 1), (2, 1)]
+
+
+def test_a_figure_that_is_new_when_a_run_goes_on_has_its_own_column(tmp_path, run, finished):
+    out = copytree(finished, tmp_path / "run")
+    run(1, out, measure=lambda generator: {"kid": 2.0})
+    with (out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["kid"]) for row in rows] == [("3", ""), ("4", "2.0")]
+
+
+def test_a_run_begins_with_a_trained_generator_and_its_averages_do_too(tmp_path, run, finished):
+    """Of 16 pixels for one of 32. A step changes weights by the learning rate at most; a fresh one differs by far."""
+    recipe = replace(RECIPE, resolution=32, seed=4)
+    gan = build_gan(recipe, finished / "generator.h5")
+    trained = keras.models.load_model(finished / "generator.h5", compile=False)
+    random = np.random.default_rng(0)
+    inputs = [random.standard_normal((5, 8), np.float32), np.arange(5)]
+    before_tanh = keras.Model(trained.inputs, trained.get_layer("image").input)(inputs)
+    expected = np.tanh(keras.layers.UpSampling2D(interpolation="bilinear")(before_tanh))
+    for network in (gan.generator, gan.average):
+        np.testing.assert_allclose(network(inputs), expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+    out = run(1, tmp_path / "run", recipe=recipe, start=finished / "generator.h5")
+    begun = keras.models.load_model(out / "generator.h5", compile=False)
+    keras.utils.set_random_seed(recipe.seed)
+    fresh = training.build_recipe_generator(recipe)
+    for name in ("canvas", "up_16", "to_rgb_8"):
+        kernels = [np.asarray(network.get_layer(name).kernel) for network in (begun, trained, fresh)]
+        np.testing.assert_allclose(kernels[0], kernels[1], atol=3e-4)
+        assert np.abs(kernels[2] - kernels[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("gone.h5", "no generator to start with"), ("text.h5", "no generator to start with"), ("wide.h5", "does not fit")],
+)
+def test_a_start_that_is_none_is_an_error(tmp_path, run, start, message):
+    (tmp_path / "text.h5").write_text("hello")
+    build_generator(16, latent_dim=8, width=8).save(tmp_path / "wide.h5")
+    with pytest.raises(ValueError, match=message):
+        run(1, tmp_path / "run", start=tmp_path / start)
+    assert not (tmp_path / "run" / "checkpoint.npz").exists()
+
+
+def judges_of(gan) -> list[np.ndarray]:
+    judges = [judge for judge in (gan.discriminator, gan.heads) if judge is not None]
+    return [weight for judge in judges for weight in judge.get_weights()]
+
+
+def test_a_run_begins_with_the_judges_of_the_one_before(finished):
+    """Their statistics too, as they were at its end: those of the checkpoint, without the frozen features."""
+    before = build_gan(RECIPE)
+    load_state(finished / "checkpoint.npz", before)
+    gan = build_gan(replace(RECIPE, seed=4), finished / "generator.h5", finished / "judges.npz")
+    assert len(judges_of(gan)) > 5
+    for value, expected in zip(judges_of(gan), judges_of(before), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    for value, expected in zip(gan.generator.get_weights(), before.average.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    fresh = judges_of(build_gan(replace(RECIPE, seed=4)))
+    assert any(not np.array_equal(value, expected) for value, expected in zip(fresh, judges_of(gan), strict=True))
+
+
+def test_in_the_warm_up_only_the_judges_learn(tmp_path, run, finished, monkeypatch):
+    """What trains afterwards is the generator too, at step 0, with an optimizer that has seen nothing."""
+    seen = []
+
+    def watched(gan, recipe, feed):
+        before, judges = gan.generator.get_weights(), judges_of(gan)
+        warm_up(gan, recipe, feed)
+        same = [np.array_equal(*pair) for pair in zip(before, gan.generator.get_weights(), strict=True)]
+        moved = [not np.array_equal(*pair) for pair in zip(judges, judges_of(gan), strict=True)]
+        seen.append((all(same), any(moved), int(gan.steps.value), int(gan.optimizer.iterations.value)))
+
+    warm_up = training._warm_up
+    monkeypatch.setattr(training, "_warm_up", watched)
+    recipe = replace(RECIPE, warm_up=2)
+    out = run(1, tmp_path / "run", recipe=recipe, start=finished / "generator.h5")
+    assert seen == [(True, True, 0, 0)] and step_of(out) == 1
+    run(1, out, recipe=recipe, start=finished / "generator.h5")  # a run that goes on is warm
+    assert len(seen) == 1 and step_of(out) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "array", "other"])
+def test_judges_that_do_not_fit_are_an_error_that_names_their_file(tmp_path, finished, damage):
+    path, content = tmp_path / "judges.npz", (finished / "judges.npz").read_bytes()
+    if damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage != "missing":
+        contents = {"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2], "other": content}
+        path.write_bytes(contents[damage])
+    recipe = replace(RECIPE, discriminator_width=8) if damage == "other" else RECIPE
+    with pytest.raises(ValueError, match=r"judges.*judges\.npz|judges\.npz holds the judges of another recipe"):
+        build_gan(recipe, judges=path)
+
+
+def test_judges_with_frozen_features_train_and_go_on(tmp_path, run, eye_weights):
+    """The eye is made again by its seed, and its file's weights, and the checkpoint fits."""
+    recipe = replace(RECIPE, judges=("pixels", "features"), features=str(eye_weights), feature_size=32, loss="hinge")
+    recipe = replace(recipe, gradient_penalty=0.1, spectral_norm=True)
+    out = run(1, tmp_path / "run", recipe=recipe)
+    first = weights(out)
+    run(1, out, recipe=recipe)
+    assert step_of(out) == 2 and not np.array_equal(first[0], weights(out)[0])
+    with np.load(out / "judges.npz") as judges:  # those of pixels and of features, without the frozen ones
+        assert {name.split("/")[0] for name in judges} == {"discriminator", "heads"}
+    assert (out / "judges.npz").stat().st_size < 300_000 < (out / "checkpoint.npz").stat().st_size
+
+
+def test_a_killed_run_goes_on(tmp_path, run, art_folder):
+    """Killed where it hurts, for it writes all the time: its folder is good, and its steps are counted on."""
+    out = tmp_path / "run"
+    code = """
+import sys
+from atelier.generator.train import train
+from tests.generator.test_train import RECIPE
+train([sys.argv[1]], sys.argv[2], minutes=60, recipe=RECIPE, checkpoint_minutes=0)
+"""
+    repository, errors = Path(__file__).resolve().parents[2], tmp_path / "errors.txt"
+    with errors.open("w") as file:
+        command = [sys.executable, "-c", code, str(art_folder), str(out)]
+        process = subprocess.Popen(command, cwd=repository, stderr=file, stdout=file)
+        try:
+            until = time.monotonic() + 300
+            while (
+                len(list((out / "samples").glob("*.png"))) < 4 and process.poll() is None and time.monotonic() < until
+            ):
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == -signal.SIGKILL, errors.read_text()
+    steps = step_of(out)
+    assert steps >= 3 and all(np.isfinite(value).all() for value in weights(out))
+    run(2, out)
+    assert step_of(out) == steps + 2 and all(np.isfinite(value).all() for value in weights(out))
+    counted = [step for (step,) in history(out, "step")]
+    assert counted[:steps] == list(range(1, steps + 1)) and counted[-1] == steps + 2
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("what", ["generator.h5", "sheet", "log", "checkpoint.npz"])
+def test_a_full_disk_ends_the_run_and_the_last_checkpoint_stays(tmp_path, run, finished, monkeypatch, what):
+    out = copytree(finished, tmp_path / "run")
+    before = (out / "checkpoint.npz").read_bytes()
+
+    def full(*arguments, **options):
+        raise FULL
+
+    def full_for_pictures(path, data):
+        return full() if path.suffix == ".png" else write_atomically(path, data)
+
+    write_atomically = training.write_atomically
+    places = {
+        "generator.h5": (keras.Model, "save", full),
+        "sheet": (training, "write_atomically", full_for_pictures),
+        "log": (training, "append_row", full),
+        "checkpoint.npz": (sys.modules["atelier.training"], "write_atomically", full),
+    }
+    monkeypatch.setattr(*places[what])
+    with pytest.raises(TrainingError, match=f"cannot write .*{re.escape(str(out))}.*No space left on device"):
+        run(1, out)
+    assert (out / "checkpoint.npz").read_bytes() == before
+    monkeypatch.undo()
+    run(1, out)  # when there is room again
+    assert step_of(out) == 4 and not list(out.rglob(".*"))
 
 
 def test_mixed_precision_trains_and_saves_a_float32_generator(tmp_path, run):
-    out = run(2, tmp_path / "run", recipe=Recipe(**{**vars(RECIPE), "mixed_precision": True}))
+    out = run(2, tmp_path / "run", recipe=replace(RECIPE, mixed_precision=True), compiled=True)
     generator = keras.models.load_model(out / "generator.h5", compile=False)
     assert {variable.dtype for variable in generator.weights} == {"float32"}
     assert {layer.dtype_policy.name for layer in generator.layers if layer.weights} == {"float32"}
@@ -119,7 +372,7 @@ def test_nan_ends_the_run_and_the_last_checkpoint_stays(tmp_path, run, finished,
 def test_a_run_with_another_recipe_is_refused_and_kept(tmp_path, run, finished):
     out = copytree(finished, tmp_path / "run")
     before = (out / "checkpoint.npz").read_bytes()
-    other = Recipe(**{**vars(RECIPE), "width": 8, "seed": 4})
+    other = replace(RECIPE, width=8, seed=4)
     with pytest.raises(TrainingError, match=r"other settings \(width, seed\)"):
         run(1, out, recipe=other)
     assert (out / "checkpoint.npz").read_bytes() == before
@@ -194,9 +447,20 @@ def test_the_time_limit_stops_the_model_when_its_minutes_are_over(clock):
     assert limit.model.stop_training
 
 
+def test_the_time_limit_can_go_by_another_clock(clock):
+    seconds = {"now": 7.0}
+    limit = TimeLimit(1, lambda: seconds["now"])
+    limit.set_model(network())
+    clock["minutes"] = 1000  # the wall's
+    for seconds["now"], over in ((66.9, False), (67.0, True)):
+        limit.on_train_batch_end(0)
+        assert limit.model.stop_training == over
+
+
 def test_what_is_kept_is_kept_every_so_many_minutes_and_at_the_end(clock):
     kept = []
     keeper = EveryMinutes(2, kept.append)
+    keeper.set_model(network())
     keeper.on_train_begin()
     for step, minutes in enumerate([101, 102, 103, 104.5, 105]):
         clock["minutes"] = minutes
@@ -209,6 +473,7 @@ def test_what_is_kept_is_kept_every_so_many_minutes_and_at_the_end(clock):
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_step_that_gave_no_number_is_never_kept(clock, loss):
     keeper = EveryMinutes(2, pytest.fail)
+    keeper.set_model(network())
     keeper.on_train_begin()
     clock["minutes"] = 103
     with pytest.raises(TrainingError, match="no longer a number"):
@@ -219,6 +484,30 @@ def test_rows_are_added_under_one_header(tmp_path):
     append_row(tmp_path / "log.csv", {"step": 1, "loss": 0.5})
     append_row(tmp_path / "log.csv", {"step": 2, "loss": 0.25})
     assert (tmp_path / "log.csv").read_text().split() == ["step,loss", "1,0.5", "2,0.25"]
+
+
+def test_the_minutes_can_be_another_clocks(tmp_path, art_folder):
+    """One that goes on by 20 seconds whenever it is asked: once when the run begins and once for each step."""
+    seconds = iter(range(0, 10_000, 20))
+    tf.config.run_functions_eagerly(True)
+    try:
+        train([art_folder], tmp_path, minutes=1, recipe=RECIPE, clock=lambda: next(seconds))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert step_of(tmp_path) == 3
+
+
+# --- the curves
+
+
+def test_curves_have_a_point_every_so_many_steps_and_go_on(tmp_path):
+    for begin in (0, 5):
+        log = EventLog(tmp_path / "logs", begin, every=2)
+        log.on_train_begin()
+        for step in range(begin + 1, begin + 6):
+            log.on_train_batch_end(step, {"loss": step / 8})
+        log.on_train_end()
+    assert curve(tmp_path, "loss") == [(step, step / 8) for step in (2, 4, 6, 8, 10)]
 
 
 # --- what is checked before anything is spent
@@ -244,18 +533,3 @@ def test_pictures_that_cannot_be_trained_on_are_an_error(tmp_path):
     Image.new("RGB", (16, 16)).save(path)
     with pytest.raises(FileNotFoundError, match="no pictures to train on"):
         train([tmp_path / "data"], tmp_path / "run", minutes=1, recipe=RECIPE)
-
-
-def test_jax_trains_the_same_model(tmp_path, art_folder, python):
-    """A machine that has only JAX runs the same code: one step there equals one step here."""
-    pytest.importorskip("jax")
-    code = """
-import sys
-from atelier.generator import train as training
-from tests.generator.test_train import RECIPE, StopAfter
-training.TimeLimit = lambda minutes: StopAfter(2)
-training.train([sys.argv[1]], sys.argv[2], minutes=1, recipe=RECIPE)
-"""
-    repository = Path(__file__).resolve().parents[2]
-    python("-c", code, art_folder, tmp_path / "run", cwd=repository, KERAS_BACKEND="jax")
-    assert all(np.isfinite(value).all() for value in weights(tmp_path / "run"))

@@ -1,0 +1,79 @@
+"""A discriminator that looks through a network which has seen the world: frozen ImageNet features, small heads.
+
+After Sauer et al., "Projected GANs converge faster" (2021): pictures are projected into the features of a frozen
+network at several scales, which fixed random 1x1 convolutions mix across channels and scales, so that no
+part of the features can be ignored; only the small heads behind them learn. Used beside the discriminator of pixels
+it is Kumari et al., "Ensembling off-the-shelf models for GAN training" (2022).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+from atelier.generator.networks import initializer
+from atelier.seeds import STYLES
+
+SCALES = ("block_2_add", "block_5_add", "block_12_add", "block_16_project_BN")
+"""MobileNetV2's last layers at 1/4, 1/8, 1/16 and 1/32 of its input's side."""
+
+
+def build_eye(size: int, weights: str | Path = "imagenet", width: int = 32, seed: int = 0) -> keras.Model:
+    """The frozen part: `image` (N, H, W, 3) in [-1, 1] to four maps (N, size / 4...32, size / 4...32, width).
+
+    Args:
+        size: side in pixels at which MobileNetV2 looks, a multiple of 32; pictures are resized to it.
+        weights: a file of MobileNetV2's weights without its top, or "imagenet" to download them.
+        width: channels of each map.
+        seed: of the random mixing, which must be the same when a run goes on.
+
+    Raises:
+        ValueError: the size is no multiple of 32, or the weights cannot be had.
+    """
+    if size < 32 or size % 32:
+        raise ValueError(f"the feature network looks at a multiple of 32 pixels, not {size}")
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise ValueError(f"no weights of MobileNetV2 at {weights}")
+    try:
+        known = None if weights != "imagenet" else weights
+        network = keras.applications.MobileNetV2(include_top=False, weights=known, input_shape=(size, size, 3))
+        if known is None:
+            network.load_weights(str(weights))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the weights of MobileNetV2 ({weights}) cannot be had: {reason}") from error
+    image = keras.Input((None, None, 3), name="image", dtype="float32")
+    backbone = keras.Model(network.input, [network.get_layer(name).output for name in SCALES])
+    maps = backbone(layers.Resizing(size, size, interpolation="bilinear", dtype="float32")(image), training=False)
+    mixed, above = [], None
+    for number, features in reversed(list(enumerate(maps))):
+        mix = keras.initializers.HeNormal(seed=seed + number)
+        features = layers.Conv2D(width, 1, use_bias=False, kernel_initializer=mix, name=f"mix_{number}")(features)
+        if above is not None:
+            above = layers.UpSampling2D(interpolation="bilinear")(above)
+            features = layers.Add()([features, above])
+        mixed.insert(0, features)
+        above = features
+    eye = keras.Model(image, mixed, name="eye")
+    eye.trainable = False
+    return eye
+
+
+def build_heads(eye: keras.Model, width: int = 32) -> keras.Model:
+    """What learns: the eye's maps and `style` (N,) to `logits` (N, K), a few patches' opinions from every scale."""
+    maps = [keras.Input(output.shape[1:], name=f"map_{number}") for number, output in enumerate(eye.outputs)]
+    style = keras.Input((), name="style", dtype="int32")
+    logits = []
+    for number, x in enumerate(maps):
+        while x.shape[1] > 4:
+            x = layers.Conv2D(width, 4, 2, "same", kernel_initializer=initializer(), use_bias=False)(x)
+            x = layers.LeakyReLU(0.2)(layers.BatchNormalization()(x))
+        x = layers.Conv2D(width, 3, padding="same", kernel_initializer=initializer(), use_bias=False)(x)
+        x = layers.LeakyReLU(0.2)(layers.BatchNormalization()(x))
+        real = layers.Conv2D(1, 1, kernel_initializer=initializer(), dtype="float32")(x)  # (N, h, w, 1)
+        styles = layers.Embedding(len(STYLES), width, embeddings_initializer=initializer(), dtype="float32")(style)
+        match = ops.einsum("nhwc,nc->nhw", ops.cast(x, "float32"), styles)[..., None] / width**0.5
+        logits.append(layers.Flatten(dtype="float32", name=f"logits_{number}")(real + match))
+    return keras.Model([*maps, style], layers.Concatenate(dtype="float32")(logits), name="heads")
