@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: art test test-slow test-parity samples benchmark lint clean
+.PHONY: art test test-slow test-parity samples benchmark serve lint clean
 
 art: $(VENV)/.art
 	@mkdir -p outputs
@@ -26,6 +26,10 @@ test-parity: $(VENV)/.parity
 samples: $(VENV)/.art
 	$(BIN)/python -m atelier samples
 
+# The REST API and the web demo, at http://127.0.0.1:8000.
+serve: $(VENV)/.extras
+	$(BIN)/python -m atelier serve
+
 benchmark: $(VENV)/.art
 	$(BIN)/python benchmarks/studio.py
 
@@ -45,7 +49,12 @@ $(VENV)/.art: requirement.txt | $(VENV)/bin/python
 	@$(BIN)/python -c "import site; open(site.getsitepackages()[0] + '/atelier.pth', 'w').write('$(CURDIR)\n')"
 	@touch $@
 
-$(VENV)/.test: tests/requirement.txt $(VENV)/.art
+# The service, the demo and the data preparation.
+$(VENV)/.extras: extras/service.txt extras/prepare.txt $(VENV)/.art
+	@$(PIP) -r requirement.txt -r extras/service.txt -r extras/prepare.txt
+	@touch $@
+
+$(VENV)/.test: tests/requirement.txt $(VENV)/.extras
 	@$(PIP) -r tests/requirement.txt
 	@touch $@
 

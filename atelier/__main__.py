@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from atelier.backend import import_keras
 from atelier.captioner import Captioner, CaptionerError
 from atelier.config import Config
 from atelier.generator.painter import PainterError
-from atelier.seeds import STYLES, check_seed, fresh_seed
+from atelier.seeds import STYLES, seeds_from
 from atelier.studio import PROJECT, Studio, json_line
 
 
@@ -65,6 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("--batch", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
     caption.set_defaults(run=_caption)
 
+    prepare = commands.add_parser("prepare", help="clean and caption a data set into Parquet shards; goes on if killed")
+    prepare.add_argument(
+        "source", metavar="SOURCE", help="a folder, kaggle, kaggle:OWNER/NAME, or s3://..., https://..."
+    )
+    prepare.add_argument("out", type=Path, metavar="OUT", help="a folder for the shards and the report")
+    prepare.add_argument("--styles", type=_names, default=(), metavar="A,B", help="only these classes (default: all)")
+    prepare.add_argument("--captions", type=Path, metavar="FILE", help="known captions by hash (default: ours)")
+    prepare.add_argument("--captioner", type=Path, metavar="PATH", help="its folder, for pictures without a caption")
+    prepare.add_argument("--beams", type=int, default=1, metavar="N", help="of the captioner's search (default 1)")
+    prepare.add_argument("--features", metavar="FILE", help="MobileNetV2's weights, imagenet (download) or none")
+    prepare.add_argument("--label-doubt", type=float, metavar="T", help="0 to 1: from here on a label counts as wrong")
+    prepare.add_argument("--presentation-doubt", type=float, metavar="T", help="0 to 1: frames, collages, shop photos")
+    prepare.add_argument("--min-side", type=int, metavar="PX", help="of the shorter side (default 64)")
+    prepare.add_argument("--max-aspect", type=float, metavar="R", help="longer by shorter side (default 4)")
+    prepare.add_argument("--max-side", type=int, metavar="PX", help="longer pictures are made smaller (default 1024)")
+    prepare.add_argument("--shard-size", type=int, default=1000, metavar="N", help="files in a shard (default 1000)")
+    prepare.add_argument("--runner", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster")
+    prepare.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (default: one is started here)")
+    prepare.add_argument("--workers", type=int, metavar="N", help="processes at most (default: the processors)")
+    prepare.add_argument("--keep-work", action="store_true", help="leave the intermediate files in OUT/work")
+    prepare.set_defaults(run=_prepare)
+
     train = commands.add_parser("train", help="train the generator or the captioner; goes on where it stopped")
     train.add_argument("what", choices=("generator", "captioner"))
     train.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of pictures")
@@ -72,9 +95,39 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, default=60.0, metavar="M", help="how long (default 60)")
     train.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on with DIR's run")
     train.add_argument("--resolution", type=int, metavar="PX", help="generator: side of its pictures")
+    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="generator: of its recipe")
+    train.add_argument("--start", type=Path, metavar="FILE", help="generator: a trained one to begin with")
+    train.add_argument("--judges", type=Path, metavar="FILE", help="generator: the judges.npz that trained it")
+    train.add_argument("--checkpoint-minutes", type=float, default=5.0, metavar="M", help="generator: how often")
     train.add_argument("--mixed-precision", action="store_true", help="generator: bfloat16 arithmetic")
+    train.add_argument("--devices", type=int, default=1, metavar="N", help="generator: that share a batch (JAX)")
+    train.add_argument("--kid", type=int, default=500, metavar="N", help="generator: pictures for KID; 0: none")
+    train.add_argument("--features", type=Path, metavar="FILE", help="generator: KID's feature network")
     train.add_argument("--stem", default="imagenet", metavar="FILE", help="captioner: a MobileNetV2 to begin with")
     train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the generator: one JSON object of named figures")
+    evaluate.add_argument("what", choices=("generator",))
+    evaluate.add_argument("--generator", type=Path, default=PROJECT / "generator.h5", metavar="FILE", help="which one")
+    evaluate.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of real pictures")
+    evaluate.add_argument("--out", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="figures and plots")
+    evaluate.add_argument("--count", type=int, default=1600, metavar="N", help="generated pictures (default 1600)")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="chooses the real pictures (default 0)")
+    evaluate.add_argument("--truncation", type=float, metavar="T", help="of the latents (default: none)")
+    evaluate.add_argument("--features", type=Path, metavar="FILE", help="another feature network, a Keras file")
+    evaluate.add_argument("--classes", type=Path, metavar="FILE", help="weights of the Inception Score's network")
+    evaluate.add_argument("--full-size", action="store_true", help="compare with real pictures at their own size")
+    evaluate.add_argument("--all-training", action="store_true", help="nearest features among all training pictures")
+    evaluate.add_argument("--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="features of real ones")
+    evaluate.set_defaults(run=_evaluate)
+
+    serve = commands.add_parser("serve", help="a REST API and the web demo; needs the requirements in extras/")
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1; 0.0.0.0: everywhere)")
+    serve.add_argument("--port", type=int, default=8000, help="(default 8000; 0: any that is free)")
+    serve.add_argument("--data", type=Path, metavar="DIR", help="where artworks are kept (default outputs/service)")
+    serve.add_argument("--demo", action=argparse.BooleanOptionalAction, help="the page (default: unless API key)")
+    serve.add_argument("--config", type=Path, default=PROJECT / "config.yaml", metavar="FILE", help="other settings")
+    serve.set_defaults(run=_serve)
     return parser
 
 
@@ -97,16 +150,6 @@ def _samples(options: argparse.Namespace) -> None:
     studio = Studio.open(Config.from_yaml(PROJECT / "config.yaml"))
     for record in make_samples(studio, options.out):
         print(record)
-
-
-def seeds_from(first: int | str | None, count: int) -> list[int | str]:
-    """`count` seeds: fresh ones, the integers from `first`, or a text with a number behind it ("sea", "sea 2", ...)."""
-    if first is None:
-        return [fresh_seed() for _ in range(count)]
-    first = check_seed(first)
-    if isinstance(first, str):
-        return [first, *(f"{first} {number}" for number in range(2, count + 1))]
-    return [first + step for step in range(count)]
 
 
 def _number_or_text(text: str) -> int | float | str:
@@ -159,6 +202,44 @@ def _caption(options: argparse.Namespace) -> None:
             bar.update(len(batch))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from atelier.dataset.checks import Limits
+    from atelier.dataset.engine import WORKERS, stdout_to_stderr
+    from atelier.dataset.prepare import Settings, prepare
+
+    def given(*names: str) -> dict:
+        return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+    weights = PROJECT / "data" / "weights" / "mobilenet_v2_1.0_224_no_top.weights.h5"
+    features = options.features or (str(weights) if weights.is_file() else "imagenet")
+    settings = Settings(
+        options.source,
+        options.styles,
+        Limits(**given("min_side", "max_aspect", "max_side")),
+        None if features == "none" else features,
+        captioner=str(options.captioner) if options.captioner else None,
+        beams=options.beams,
+        shard_size=options.shard_size,
+        **given("label_doubt", "presentation_doubt"),
+        **({"captions": str(options.captions)} if options.captions else {}),
+    )
+    with stdout_to_stderr():
+        report = prepare(
+            settings,
+            options.out,
+            runner=options.runner,
+            address=options.address,
+            workers=WORKERS if options.workers is None else options.workers,
+            keep_work=options.keep_work,
+        )
+    about = {name: report[name] for name in ("files", "kept", "quarantined", "reasons", "caption_sources", "notes")}
+    print(json.dumps({"output": options.out.as_posix()} | about, ensure_ascii=False))
+
+
 def _train(options: argparse.Namespace) -> None:
     import_keras()
     from atelier.training import TrainingError
@@ -174,10 +255,40 @@ def _train(options: argparse.Namespace) -> None:
 def _train_generator(options: argparse.Namespace, out: Path) -> dict[str, str]:
     from atelier.generator.train import Recipe, train
 
-    asked = {"resolution": options.resolution, "mixed_precision": options.mixed_precision or None}
-    recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
-    made = train(options.data, out, minutes=options.minutes, recipe=recipe, resume=options.resume)
+    recipe = Recipe.of(options.set)
+    if options.resolution is not None:
+        recipe = replace(recipe, resolution=options.resolution)
+    if options.mixed_precision:
+        recipe = replace(recipe, mixed_precision=True)
+    recipe.check()
+    if options.kid and options.kid < 100:
+        raise ValueError(f"--kid is 0, or at least 100 pictures, not {options.kid}")
+    made = train(
+        options.data,
+        out,
+        minutes=options.minutes,
+        recipe=recipe,
+        resume=options.resume,
+        checkpoint_minutes=options.checkpoint_minutes,
+        start=options.start,
+        judges=options.judges,
+        measure=_kid_meter(options, recipe.resolution, out) if options.kid else None,
+        devices=options.devices,
+    )
     return {"output": made.as_posix()}
+
+
+def _kid_meter(options: argparse.Namespace, resolution: int, out: Path):
+    """KID against the held-out pictures, or `None`, and a line that says so, where it cannot be measured."""
+    from atelier.evaluation.quick import KidMeter
+
+    try:
+        return KidMeter.of(options.data, resolution, out / "cache", options.kid, options.features)
+    except ValueError as error:
+        if options.features:
+            raise
+        print(f"training goes on without KID, and keeps the latest generator: {error}", file=sys.stderr)
+        return None
 
 
 def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | float]:
@@ -185,6 +296,24 @@ def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | 
 
     figures = train(options.data, out, minutes=options.minutes, stem_weights=options.stem, resume=options.resume)
     return {"output": out.as_posix()} | figures
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import_keras()
+    from atelier.evaluation.generator import evaluate_generator
+
+    asked = {name: value for name, value in vars(options).items() if name not in ("run", "what", "data")}
+    print(json.dumps(evaluate_generator(data_roots=options.data, **asked), ensure_ascii=False))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if not 0 <= options.port < 65536:
+        raise ValueError(f"--port is a number from 0 to 65535, not {options.port}")
+    try:
+        from atelier.service.server import serve
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install -r extras/service.txt") from error
+    serve(options.config, options.host, options.port, options.demo, options.data)
 
 
 if __name__ == "__main__":

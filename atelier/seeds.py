@@ -52,6 +52,16 @@ def check_style(style: str) -> str:
     return style
 
 
+def seeds_from(first: int | str | None, count: int) -> list[int | str]:
+    """`count` seeds: fresh ones, the integers from `first`, or a text with a number behind it ("sea", "sea 2", ...)."""
+    if first is None:
+        return [fresh_seed() for _ in range(count)]
+    first = check_seed(first)
+    if isinstance(first, str):
+        return [first, *(f"{first} {number}" for number in range(2, count + 1))]
+    return [first + step for step in range(count)]
+
+
 def _words(seed: int | str, purpose: str, count: int) -> np.ndarray:
     """`count` raw uint64 words of the stream that belongs to this seed and purpose."""
     # The kind is part of the text, so that seed 7 and seed "7" are different artworks.

@@ -167,11 +167,14 @@ class Studio:
             artworks = [replace(artwork, path=_save(artwork, Path(folder))) for artwork in artworks]
         return [
             replace(artwork, caption=caption, confidence=confidence, caption_error=error)
-            for artwork, (caption, confidence, error) in zip(artworks, self._captions(painted), strict=True)
+            for artwork, (caption, confidence, error) in zip(artworks, self.captions(painted), strict=True)
         ]
 
-    def _captions(self, images: Sequence[np.ndarray]) -> list[tuple[str | None, float | None, str | None]]:
-        """(caption, confidence, None) for each picture, or (None, None, reason) for all."""
+    def captions(self, images: Sequence[np.ndarray]) -> list[tuple[str | None, float | None, str | None]]:
+        """Caption (H, W, 3) uint8 pictures: (caption, confidence, None) for each, or (None, None, reason) for all.
+
+        Nothing is raised: a captioner that fails must not cost anybody a picture.
+        """
         try:
             captions = self._captioner().caption(list(images), num_beams=self.num_beams)
             return [(each.text, each.confidence, None) for each, _ in zip(captions, images, strict=True)]

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from atelier.__main__ import main, seeds_from
+from atelier.__main__ import main
 from atelier.images import open_picture
+from atelier.seeds import seeds_from
 from tests.conftest import draw_shape
 
 

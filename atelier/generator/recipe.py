@@ -67,9 +67,7 @@ class Recipe:
         if self.gradient_penalty and "pixels" not in self.judges:
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
         if self.gradient_penalty and self.mixed_precision:
-            raise ValueError(
-                "the gradient penalty's small differences are lost in bfloat16: without mixed precision"
-            )
+            raise ValueError("the gradient penalty's small differences are lost in bfloat16: without mixed precision")
         for name in ("latent_dim", "width", "discriminator_width", "batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")

@@ -1,0 +1,180 @@
+"""Many requests, few batches: one thread owns the models, and what waits for it is computed together.
+
+Knows nothing of pictures or HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+log = logging.getLogger("atelier.service")
+
+
+class Full(Exception):
+    """Too much is waiting; later there may be room."""
+
+
+class Closed(Exception):
+    """The batcher takes nothing more: the service stops, or what it needs could not be loaded."""
+
+
+@dataclass(eq=False)
+class _Job:
+    kind: str
+    items: Sequence
+    future: Future = field(default_factory=Future)
+
+
+class Batcher:
+    """Gathers jobs of a kind into batches and runs them one after another in a thread of its own.
+
+    Args:
+        work: for each kind, a function of a list of items that returns a list of as many results.
+        prepare: is called in the thread before anything else, to load and warm up; until it has returned jobs wait.
+        max_batch: items in a batch; a larger job is a batch of its own.
+        max_waiting: items that may wait.
+        window: seconds that the first job of a batch waits for others.
+        watch: is told (kind, items, seconds) of every batch.
+    """
+
+    def __init__(
+        self,
+        work: dict[str, Callable[[list], list]],
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        max_batch: int = 32,
+        max_waiting: int = 256,
+        window: float = 0.01,
+        watch: Callable[[str, int, float], None] = lambda *_: None,
+    ):
+        self._work, self._prepare, self._watch = work, prepare, watch
+        self._max_batch, self._max_waiting, self._window = max_batch, max_waiting, window
+        self._jobs: deque[_Job] = deque()
+        self._change = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self.ready = False
+        """Whether jobs are begun at once: prepared, and not closing."""
+        self.failure: str | None = None
+        """Why `prepare` failed, if it did."""
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait."""
+        with self._change:
+            return self._waiting()
+
+    def _waiting(self) -> int:
+        return sum(len(job.items) for job in self._jobs)
+
+    def start(self) -> None:
+        """Start the thread, unless it runs already."""
+        with self._change:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="atelier-models", daemon=True)
+                self._thread.start()
+
+    def submit(self, kind: str, items: Sequence) -> Future:
+        """Have items computed; the future gives their results in order.
+
+        Cancelling the future takes the job out of the queue if it has not begun.
+
+        Raises:
+            Full: more than `max_waiting` items would wait.
+            Closed: after `close`, or if `prepare` failed.
+        """
+        self.start()
+        job = _Job(kind, list(items))
+        with self._change:
+            if self._closing or self.failure:
+                raise Closed
+            if self._jobs and self._waiting() + len(job.items) > self._max_waiting:
+                self._forget_cancelled()
+                if self._waiting() + len(job.items) > self._max_waiting:
+                    raise Full
+            self._jobs.append(job)
+            self._change.notify()
+        return job.future
+
+    def close(self, timeout: float | None = None) -> None:
+        """Take nothing more, finish what was accepted, and end the thread."""
+        with self._change:
+            self._closing, self.ready = True, False
+            self._change.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            self._prepare()
+        except Exception as error:
+            log.exception("the models cannot be loaded")
+            with self._change:
+                self.failure = f"{type(error).__name__}: {error}"
+                jobs, self._jobs = self._jobs, deque()
+            for job in jobs:
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(Closed())
+            return
+        self.ready = not self._closing
+        while batch := self._next_batch():
+            self._compute(batch)
+
+    def _next_batch(self) -> list[_Job]:
+        """The jobs to compute next, begun; none when closed and nothing is left."""
+        with self._change:
+            while True:
+                self._forget_cancelled()
+                if self._jobs:
+                    break
+                if self._closing:
+                    return []
+                self._change.wait()
+            kind = self._jobs[0].kind  # the oldest decides, so that neither kind starves
+            until = time.monotonic() + self._window
+            while self._count(kind) < self._max_batch and not self._closing:
+                if (left := until - time.monotonic()) <= 0:
+                    break
+                self._change.wait(left)
+            batch, count, rest = [], 0, deque()
+            for job in self._jobs:
+                fits = job.kind == kind and (not batch or count + len(job.items) <= self._max_batch)
+                if not fits:
+                    rest.append(job)
+                elif job.future.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+                    batch.append(job)
+                    count += len(job.items)
+            self._jobs = rest
+        return batch or self._next_batch()
+
+    def _count(self, kind: str) -> int:
+        return sum(len(job.items) for job in self._jobs if job.kind == kind)
+
+    def _forget_cancelled(self) -> None:
+        self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
+
+    def _compute(self, batch: list[_Job]) -> None:
+        items = [item for job in batch for item in job.items]
+        began = time.monotonic()
+        try:
+            results = self._work[batch[0].kind](items)
+            if len(results) != len(items):
+                raise RuntimeError(f"{len(results)} results for {len(items)} items")
+        except Exception as error:
+            if len(batch) > 1:  # so that one bad job does not spoil those it happened to be computed with
+                for job in batch:
+                    self._compute([job])
+            else:
+                log.exception("a %s job failed", batch[0].kind)
+                batch[0].future.set_exception(error)
+            return
+        self._watch(batch[0].kind, len(items), time.monotonic() - began)
+        for job in batch:
+            job.future.set_result(results[: len(job.items)])
+            results = results[len(job.items) :]

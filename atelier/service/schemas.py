@@ -1,0 +1,111 @@
+"""What goes in and out of the API, as pydantic models: they check requests and write the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from atelier.seeds import STYLES
+
+Style = Literal[STYLES]
+# What Python's str.strip() leaves over, in the words of a JSON schema: a visible character somewhere.
+SeedText = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"[^\s\u001c-\u001f\u0085]")]
+SeedNumber = Annotated[int, Field(ge=0, lt=10**100)]
+
+
+def _one_sentence(value: Any, handler) -> int | str:
+    # Where pydantic would tell for each kind in turn why the value is not of it.
+    try:
+        return handler(value)
+    except ValidationError:
+        message = "a seed is a whole number from 0 (of at most 100 digits) or a text of at most 1,000 characters"
+        raise PydanticCustomError("seed", message) from None
+
+
+Seed = Annotated[SeedNumber | SeedText, WrapValidator(_one_sentence)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{22}$", description="128 random bits.")]
+
+EXAMPLE_ID = "q3Zk1v8o5bTn0yWc2RfGaA"
+EXAMPLE = {
+    "id": EXAMPLE_ID,
+    "created": "2026-01-31T12:00:00Z",
+    "image_url": f"/v1/artworks/{EXAMPLE_ID}.png",
+    "caption": "an engraving of a robed figure in a dark vaulted hall with a tall tree, in brown tones",
+    "confidence": -1.26,
+    "seed": 7,
+    "style": "engraving",
+    "truncation": 1.5,
+    "width": 256,
+    "height": 256,
+}
+
+
+class Wish(BaseModel):
+    """What to make."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"seed": 7, "style": "engraving"}, {"seed": "sea", "count": 3}, {}]},
+    )
+
+    seed: Seed | None = Field(
+        None,
+        description="A number or any text; the same seed and style are the same picture again. None: a new picture. "
+        "With a `count`, the numbers from it on, or the text with a number behind it.",
+    )
+    style: Style | None = Field(None, description="The medium. None: the seed chooses.")
+    count: int = Field(1, ge=1, description="How many; the service says what it allows.")
+    image: Literal["url", "base64"] = Field("url", description="`base64`: the PNG file, too, as `image_base64`.")
+
+
+class ArtworkRecord(BaseModel):
+    """An artwork: what `main()` returns, with an id and an `image_url` in place of a path.
+
+    What a newer `main()` says beyond these fields stands here, too.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [EXAMPLE]})
+
+    id: Id
+    created: datetime
+    image_url: str = Field(description="The PNG file, as a path on this server.")
+    image_base64: str | None = Field(None, description="The PNG file, if it was asked for.")
+    caption: str | None
+    caption_error: str | None = Field(None, description="Why there is no caption, if there is none.")
+    confidence: float | None = Field(description="Mean log-probability of the caption's tokens; nearer to 0 is surer.")
+    seed: int | str
+    style: Style
+    truncation: float | None
+    width: int
+    height: int
+
+
+class Artworks(BaseModel):
+    artworks: list[ArtworkRecord]
+
+
+class ArtworkPage(Artworks):
+    next: Id | None = Field(description="`before` of the next page; none: this is the last.")
+
+
+class CaptionRecord(BaseModel):
+    """A sentence about a picture."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"caption": "a painting of a river under a pale sky", "confidence": -1.02}]}
+    )
+
+    caption: str
+    confidence: float = Field(description="Mean log-probability of the caption's tokens; nearer to 0 is surer.")
+
+
+class Styles(BaseModel):
+    styles: list[Style] = Field(examples=[list(STYLES)])
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ready"])

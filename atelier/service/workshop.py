@@ -1,0 +1,153 @@
+"""The models and the store behind the routes: one thread paints, captions and saves, for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from atelier.seeds import STYLES
+from atelier.service.batcher import Batcher, Closed, Full
+from atelier.service.metrics import Metrics
+from atelier.service.problems import Busy
+from atelier.service.settings import Settings
+from atelier.service.store import Store
+from atelier.service.uploads import read_upload
+from atelier.studio import Studio
+
+log = logging.getLogger("atelier.service")
+
+
+class Workshop:
+    """What the API and the demo ask for artworks and captions.
+
+    Args:
+        studio: the studio, or what opens it; called in the models' thread.
+        settings: limits, and where artworks are kept.
+
+    Raises:
+        OSError: the data folder cannot be used.
+    """
+
+    def __init__(self, studio: Studio | Callable[[], Studio], settings: Settings):
+        self.settings, self.metrics = settings, Metrics()
+        self.store = Store(settings.data, settings.max_artworks, settings.max_age_days * 86_400)
+        self._open = studio if callable(studio) else lambda: studio
+        self._studio: Studio | None = None
+        self._decoding = asyncio.Semaphore(2)  # a picture of 50 million pixels takes 150 MB
+        self._batch_seconds = 1.0
+        self.batcher = Batcher(
+            {"artworks": self._make, "captions": self._caption},
+            prepare=self._warm_up,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+            window=settings.batch_window,
+            watch=self._watch,
+        )
+        self.metrics.waiting.set_function(lambda: self.batcher.waiting)
+        self.metrics.ready.set_function(lambda: self.batcher.ready)
+        self.metrics.artworks.set_function(lambda: len(self.store))
+
+    def start(self) -> None:
+        """Load and warm up the models in their thread; without it the first request does."""
+        self.batcher.start()
+
+    def close(self) -> None:
+        """Finish what was accepted, then let go of the data folder."""
+        self.batcher.close()
+        self.store.close()
+
+    async def make(
+        self, seeds: Sequence[int | str], style: str | None, with_picture: bool = False
+    ) -> list[dict[str, Any]]:
+        """Make and keep one artwork for each seed.
+
+        Args:
+            seeds: that `check_seed` has passed.
+            style: one of `STYLES`, or `None`: each seed chooses.
+            with_picture: put the PNG file into the record, too, as `image_base64`.
+
+        Returns:
+            their records, as `Store.add` tells them.
+
+        Raises:
+            Busy: no room, or no result in time.
+        """
+        made = await self._wait("artworks", [(seed, style) for seed in seeds])
+        if not with_picture:
+            return [record for record, _ in made]
+        return [record | {"image_base64": base64.b64encode(png).decode()} for record, png in made]
+
+    async def describe(self, data: bytes) -> tuple[Image.Image, dict[str, Any]]:
+        """Caption an uploaded picture file.
+
+        Returns:
+            the picture as `read_upload` gives it, and its `caption` and `confidence`.
+
+        Raises:
+            NotAPicture, TooManyPixels: as `read_upload`.
+            Busy: no room, no result in time, or the captioner fails.
+        """
+        async with self._decoding:
+            picture = await asyncio.to_thread(read_upload, data, self.settings.max_pixels)
+        ((caption, confidence, error),) = await self._wait("captions", [picture])
+        if error:
+            raise Busy("the captioner fails at the moment", 30)
+        return picture, {"caption": caption, "confidence": confidence}
+
+    async def _wait(self, kind: str, items: list) -> list:
+        try:
+            future = self.batcher.submit(kind, items)
+        except Full:
+            raise Busy("too many pictures are waiting; please try again", self._patience()) from None
+        except Closed:
+            raise Busy("the service is stopping, or its models could not be loaded", 30) from None
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.work_seconds)
+        except TimeoutError:  # which cancels the job, too
+            raise Busy("the models were too busy; please try again", self._patience()) from None
+        except Closed:
+            raise Busy("the models could not be loaded", 30) from None
+
+    def _patience(self) -> float:
+        """Seconds until about half of what waits is done."""
+        return self.batcher.waiting / self.settings.max_batch * self._batch_seconds / 2
+
+    # What follows runs in the models' thread.
+
+    def _warm_up(self) -> None:
+        studio = self._open()
+        # The models compile for a few sizes of a batch: better now than while somebody waits.
+        for count in (1, self.settings.max_batch):
+            artworks = studio.create([0] * count, STYLES[0])
+        if artworks[0].caption_error:
+            log.warning("there will be no captions: %s", artworks[0].caption_error)
+        self._studio = studio
+
+    def _make(self, wishes: list[tuple[int | str, str | None]]) -> list[tuple[dict[str, Any], bytes]]:
+        added, size = [], self.settings.max_batch
+        for start in range(0, len(wishes), size):  # one request may want more than a batch
+            seeds, styles = zip(*wishes[start : start + size], strict=True)
+            added += self.store.add(self._studio.create(list(seeds), list(styles)))
+        for record, _ in added:
+            if reason := record.get("caption_error"):
+                log.warning("no caption for %s: %s", record["id"], reason)
+        return added
+
+    def _caption(self, pictures: list[Image.Image]) -> list[tuple[str | None, float | None, str | None]]:
+        described = self._studio.captions([np.asarray(picture) for picture in pictures])
+        for _, _, reason in described:
+            if reason:
+                log.warning("no caption for an upload: %s", reason)
+        return described
+
+    def _watch(self, kind: str, count: int, seconds: float) -> None:
+        self._batch_seconds = seconds
+        with contextlib.suppress(Exception):  # a metric must never cost a picture
+            self.metrics.watch_batch(kind, count, seconds)

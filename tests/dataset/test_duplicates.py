@@ -1,0 +1,74 @@
+"""Near-duplicates: all close pairs are found, and only alike pictures count."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ImageEnhance
+
+pytest.importorskip("scipy")
+
+from atelier.dataset.duplicates import close_pairs, connected, same_pictures, thumbnail_difference
+from atelier.images import perceptual_hash
+from tests.dataset.hostile import paint
+
+
+def all_pairs(hashes, distance):
+    bits = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    first, second = np.nonzero(np.triu(bits <= distance, 1))
+    return list(zip(first.tolist(), second.tolist(), strict=True))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 9), st.integers(0, 300))
+def test_the_pairs_are_those_of_comparing_everything(seed, distance, count):
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2**64, count, np.uint64)
+    for index in range(1, count, 2):  # a relative, up to twelve bits away
+        for bit in random.integers(0, 64, random.integers(0, 13)):
+            hashes[index] = (hashes[index] if bit % 3 else hashes[index - 1]) ^ np.uint64(1 << int(bit))
+    first, second = close_pairs(hashes, distance)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == all_pairs(hashes, distance)
+
+
+def test_many_copies_of_one_picture_are_one_group_without_all_their_pairs():
+    hashes = np.full(5000, 12345, np.uint64)
+    first, second = close_pairs(hashes)
+    assert len(first) < 5000 * 300
+    assert connected(5000, first, second).max() == 0
+
+
+def test_the_time_grows_far_less_than_the_number_of_pairs():
+    import time
+
+    def seconds(count):
+        hashes = np.random.default_rng(0).integers(0, 2**64, count, np.uint64)
+        began = time.process_time()
+        close_pairs(hashes)
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(80_000) < 40 * max(seconds(8_000), 0.01)  # all pairs would take a hundred times as long
+
+
+def test_a_distance_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="0 to 16"):
+        close_pairs(np.zeros(2, np.uint64), 17)
+
+
+def test_groups_are_numbered_as_they_appear():
+    assert connected(6, np.array([4, 1]), np.array([5, 4])).tolist() == [0, 1, 2, 3, 1, 1]
+
+
+def test_a_paler_copy_is_the_same_picture_and_another_is_not():
+    pale = ImageEnhance.Brightness(ImageEnhance.Contrast(paint(1)).enhance(0.6)).enhance(1.1)
+    one, other, alien = (np.asarray(image.resize((32, 32)))[None] for image in (paint(1), pale, paint(2)))
+    assert thumbnail_difference(one, other)[0] < 6 < 30 < thumbnail_difference(one, alien)[0]
+
+
+def test_near_hashes_of_unlike_pictures_do_not_count():
+    images = [paint(1), paint(1).resize((300, 200)), paint(2)]
+    thumbnails = np.stack([np.asarray(image.resize((32, 32))) for image in images])
+    hashes = np.array([perceptual_hash(image) for image in images], np.uint64)
+    hashes[2] = hashes[0] ^ np.uint64(0b111)  # by chance
+    first, second, differences = same_pictures(hashes, lambda indices: thumbnails[indices])
+    assert (first.tolist(), second.tolist()) == ([0], [1]) and differences[0] < 6
