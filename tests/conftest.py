@@ -141,7 +141,10 @@ def python():
 
     def run(*arguments, cwd, check=True, **environment) -> subprocess.CompletedProcess:
         # Only what is in `cwd`, or named in PYTHONPATH, can be imported; in particular not this repository.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # Only what is in `cwd`, or named in PYTHONPATH, can be imported; in particular not this repository. And where
+        # JAX is installed, the tests' own imports have set TensorFlow's log level.
+        own = ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")
+        inherited = {name: value for name, value in os.environ.items() if name not in own}
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=cwd,

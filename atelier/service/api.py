@@ -83,7 +83,7 @@ def create_app(
     problems.install(app)
     _add_artworks(app, workshop)
     _add_operations(app, workshop)
-    _complete_openapi(app)
+    _complete_openapi(app, settings)
     policy = API_POLICY
     if demo:
         from atelier.service.demo import mount_demo, page_policy  # Gradio is slow to import, and may be missing
@@ -132,7 +132,7 @@ def _add_artworks(app: FastAPI, workshop: Workshop) -> None:
         dependencies=key,
         response_model=Artworks,
         response_model_exclude_unset=True,
-        responses=responses(408, 413, 422, 503, *refused),
+        responses=responses(400, 408, 413, 422, 503, *refused),
         tags=["artworks"],
     )
     async def make_artworks(request: Request, wish: Wish) -> dict[str, Any]:
@@ -261,8 +261,8 @@ def _invalid(where: tuple[str, ...], message: str) -> RequestValidationError:
     return RequestValidationError([{"loc": where, "msg": message, "type": "value_error"}])
 
 
-def _complete_openapi(app: FastAPI) -> None:
-    """Put the schema of problems, which no route returns by itself, into the OpenAPI document."""
+def _complete_openapi(app: FastAPI, settings: Settings) -> None:
+    """Put into the OpenAPI document what no route says by itself: the schema of problems, this service's limits."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -271,6 +271,7 @@ def _complete_openapi(app: FastAPI) -> None:
         schema = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas["Problem"] = schema
+        schemas["Wish"]["properties"]["count"]["maximum"] = settings.max_count
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         return document

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from atelier.seeds import STYLES
@@ -16,10 +16,15 @@ SeedText = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"[^\s\u0
 SeedNumber = Annotated[int, Field(ge=0, lt=10**100)]
 
 
+def _whole(value: Any) -> Any:
+    """To JSON, 7.0 is a whole number, and some clients write one so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _one_sentence(value: Any, handler) -> int | str:
     # Where pydantic would tell for each kind in turn why the value is not of it.
     try:
-        return handler(value)
+        return handler(_whole(value))
     except ValidationError:
         message = "a seed is a whole number from 0 (of at most 100 digits) or a text of at most 1,000 characters"
         raise PydanticCustomError("seed", message) from None
@@ -58,7 +63,9 @@ class Wish(BaseModel):
         "With a `count`, the numbers from it on, or the text with a number behind it.",
     )
     style: Style | None = Field(None, description="The medium. None: the seed chooses.")
-    count: int = Field(1, ge=1, description="How many; the service says what it allows.")
+    count: Annotated[int, BeforeValidator(_whole)] = Field(
+        1, ge=1, description="How many; the service says what it allows."
+    )
     image: Literal["url", "base64"] = Field("url", description="`base64`: the PNG file, too, as `image_base64`.")
 
 

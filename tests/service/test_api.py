@@ -310,3 +310,11 @@ def test_the_document_has_examples_that_the_service_takes(client):
         assert client.post("/v1/artworks", json=wish).status_code == 201
     assert "Problem" in document["components"]["schemas"]
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_a_whole_number_written_as_7_0_is_one(client):
+    """As JSON Schema has it; a client in a language without integers writes it so."""
+    answer = client.post("/v1/artworks", json={"seed": 7.0, "count": 2.0})
+    assert answer.status_code == 201
+    assert [record["seed"] for record in answer.json()["artworks"]] == [7, 8]
+    assert client.post("/v1/artworks", json={"seed": 7.5}).status_code == 422
