@@ -8,7 +8,7 @@ FROM python:3.11-slim
 RUN useradd --uid 1000 --create-home atelier && mkdir /data && chown atelier /data
 COPY --from=build /venv /venv
 WORKDIR /app
-COPY config.yaml generator.h5 app.py ./
+COPY config.yaml generator.h5 detector.h5 app.py ./
 COPY captioner captioner
 COPY atelier atelier
 RUN /venv/bin/python -m compileall -q atelier

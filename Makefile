@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: art test test-slow test-parity samples benchmark serve lint clean
+.PHONY: art test test-slow test-parity samples benchmark serve docs lint clean
 
 art: $(VENV)/.art
 	@mkdir -p outputs
@@ -32,6 +32,10 @@ serve: $(VENV)/.extras
 
 benchmark: $(VENV)/.art
 	$(BIN)/python benchmarks/studio.py
+
+# The documentation with its API reference, in site/; in an environment of its own, since it shares nothing with the rest.
+docs: $(VENV)-docs/.docs
+	$(VENV)-docs/bin/mkdocs build --quiet
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -62,9 +66,14 @@ $(VENV)/.parity: tests/parity/requirement.txt $(VENV)/.test
 	@$(PIP) -r tests/parity/requirement.txt
 	@touch $@
 
+$(VENV)-docs/.docs: extras/docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	@$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r extras/docs.txt
+	@touch $@
+
 $(VENV)/.lint: | $(VENV)/bin/python
 	@$(PIP) ruff==0.17.5
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs site .pytest_cache .hypothesis

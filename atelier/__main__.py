@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from atelier.backend import import_keras
 from atelier.captioner import Captioner, CaptionerError
-from atelier.config import Config
+from atelier.config import Config, settings_in
 from atelier.generator.painter import PainterError
 from atelier.seeds import STYLES, seeds_from
 from atelier.studio import PROJECT, Studio, json_line
@@ -62,9 +62,16 @@ def _parser() -> argparse.ArgumentParser:
 
     caption = commands.add_parser("caption", help="say what pictures show: one JSON record a picture")
     caption.add_argument("images", type=Path, nargs="+", metavar="IMAGE|DIR", help="pictures, or folders of pictures")
-    caption.add_argument("--captioner", type=Path, default=PROJECT / "captioner", metavar="PATH", help="its folder")
+    shipped = str(PROJECT / "captioner")
+    caption.add_argument("--captioner", default=shipped, metavar="PATH|ID", help="its folder or hub id")
     caption.add_argument("--batch", type=int, default=32, metavar="N", help="pictures at a time (default 32)")
     caption.set_defaults(run=_caption)
+
+    detect = commands.add_parser("detect", help="say whether a machine made pictures: one JSON record a picture")
+    detect.add_argument("images", type=Path, nargs="+", metavar="IMAGE|DIR", help="pictures, or folders of pictures")
+    detect.add_argument("--detector", type=Path, default=PROJECT / "detector.h5", metavar="FILE", help="which one")
+    detect.add_argument("--batch", type=int, default=16, metavar="N", help="pictures at a time (default 16)")
+    detect.set_defaults(run=_detect)
 
     prepare = commands.add_parser("prepare", help="clean and caption a data set into Parquet shards; goes on if killed")
     prepare.add_argument(
@@ -88,28 +95,35 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--keep-work", action="store_true", help="leave the intermediate files in OUT/work")
     prepare.set_defaults(run=_prepare)
 
-    train = commands.add_parser("train", help="train the generator or the captioner; goes on where it stopped")
-    train.add_argument("what", choices=("generator", "captioner"))
-    train.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of pictures")
+    train = commands.add_parser("train", help="train generator, captioner or detector; goes on where it stopped")
+    train.add_argument("what", choices=("generator", "detail", "captioner", "detector"))
+    train.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="of pictures, or prepared")
     train.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and results (default runs/WHAT)")
     train.add_argument("--minutes", type=float, default=60.0, metavar="M", help="how long (default 60)")
     train.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on with DIR's run")
     train.add_argument("--resolution", type=int, metavar="PX", help="generator: side of its pictures")
-    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="generator: of its recipe")
-    train.add_argument("--start", type=Path, metavar="FILE", help="generator: a trained one to begin with")
+    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the recipe")
+    train.add_argument("--config", type=Path, metavar="FILE", help="a recipe in YAML, as configs/ holds; --set wins")
+    train.add_argument("--start", type=Path, metavar="FILE", help="a trained generator or captioner to begin with")
     train.add_argument("--judges", type=Path, metavar="FILE", help="generator: the judges.npz that trained it")
     train.add_argument("--checkpoint-minutes", type=float, default=5.0, metavar="M", help="generator: how often")
     train.add_argument("--mixed-precision", action="store_true", help="generator: bfloat16 arithmetic")
     train.add_argument("--devices", type=int, default=1, metavar="N", help="generator: that share a batch (JAX)")
     train.add_argument("--kid", type=int, default=500, metavar="N", help="generator: pictures for KID; 0: none")
     train.add_argument("--features", type=Path, metavar="FILE", help="generator: KID's feature network")
-    train.add_argument("--stem", default="imagenet", metavar="FILE", help="captioner: a MobileNetV2 to begin with")
+    train.add_argument("--stem", metavar="FILE", help="captioner, detector: the MobileNetV2 to begin with")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure the generator: one JSON object of named figures")
-    evaluate.add_argument("what", choices=("generator",))
+    evaluate = commands.add_parser("evaluate", help="measure a model: one JSON object of named figures")
+    evaluate.add_argument("what", choices=("generator", "captioner", "detector"))
     evaluate.add_argument("--generator", type=Path, default=PROJECT / "generator.h5", metavar="FILE", help="which one")
     evaluate.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of real pictures")
+    evaluate.add_argument("--detector", type=Path, default=PROJECT / "detector.h5", metavar="FILE", help="which one")
+    evaluate.add_argument(
+        "--captioner", default=shipped, metavar="PATH|ID", help="which one, on generator's pictures too"
+    )
+    evaluate.add_argument("--beams", type=int, default=3, metavar="N", help="captioner: of its search (default 3)")
+    evaluate.add_argument("--candidates", type=int, default=1, metavar="N", help="captioner: the best of so many")
     evaluate.add_argument("--out", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="figures and plots")
     evaluate.add_argument("--count", type=int, default=1600, metavar="N", help="generated pictures (default 1600)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="chooses the real pictures (default 0)")
@@ -163,9 +177,33 @@ def _number_or_text(text: str) -> int | float | str:
 
 
 def _caption(options: argparse.Namespace) -> None:
+    paths = _picture_files(options)
+    captioner = Captioner.load(options.captioner)
+
+    def records(pictures: list) -> list[dict]:
+        found = captioner.caption(pictures)
+        return [{"caption": e.text, "confidence": e.confidence, "alignment": e.alignment} for e in found]
+
+    none = {"caption": None, "confidence": None, "alignment": None}
+    _print_records(paths, options.batch, "captions", none, records)
+
+
+def _detect(options: argparse.Namespace) -> None:
+    from atelier.detector import Detector
+
+    paths = _picture_files(options)
+    detector = Detector.load(options.detector)
+
+    def records(pictures: list) -> list[dict]:
+        found = detector.detect(pictures, options.batch)
+        return [{"ai_probability": each.ai_probability, "verdict": each.verdict} for each in found]
+
+    _print_records(paths, options.batch, "pictures", {"ai_probability": None, "verdict": None}, records)
+
+
+def _picture_files(options: argparse.Namespace) -> list[Path]:
+    """The files that a command is to look at: those named, and those in the folders named."""
     from atelier.dataset.source import EXTENSIONS
-    from atelier.images import open_picture
-    from atelier.progress import progress_bar
 
     if options.batch < 1:
         raise ValueError(f"--batch is a whole number from 1 up, not {options.batch}")
@@ -180,23 +218,28 @@ def _caption(options: argparse.Namespace) -> None:
             paths.append(path)
         else:
             raise ValueError(f"no picture or folder at {path}")
-    captioner = Captioner.load(options.captioner)
-    with progress_bar(total=len(paths), desc="captions", unit="picture") as bar:
-        for start in range(0, len(paths), options.batch):
-            batch = paths[start : start + options.batch]
+    return paths
+
+
+def _print_records(
+    paths: Sequence[Path], size: int, desc: str, unknown: dict, records: Callable[[list], list[dict]]
+) -> None:
+    """Print a JSON line for each file, with what `records` says of its picture, or `unknown` and the error."""
+    from atelier.images import open_picture
+    from atelier.progress import progress_bar
+
+    with progress_bar(total=len(paths), desc=desc, unit="picture") as bar:
+        for start in range(0, len(paths), size):
+            batch = paths[start : start + size]
             pictures, errors = {}, {}
             for path in batch:
                 try:
                     pictures[path] = open_picture(path)
                 except ValueError as error:
                     errors[path] = str(error)
-            captions = dict(zip(pictures, captioner.caption(list(pictures.values())), strict=True))
+            known = dict(zip(pictures, records(list(pictures.values())), strict=True))
             for path in batch:
-                record = {"image": path.as_posix(), "caption": None, "confidence": None}
-                if path in captions:
-                    record |= {"caption": captions[path].text, "confidence": captions[path].confidence}
-                else:
-                    record |= {"error": errors[path]}
+                record = {"image": path.as_posix()} | (known.get(path) or unknown | {"error": errors[path]})
                 bar.clear()  # so that the bar and the lines do not mix on a terminal
                 print(json_line(record), flush=True)
             bar.update(len(batch))
@@ -204,6 +247,12 @@ def _caption(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _mobilenet() -> str:
+    """MobileNetV2's weights: the file in data/, or "imagenet" to download them."""
+    weights = PROJECT / "data" / "weights" / "mobilenet_v2_1.0_224_no_top.weights.h5"
+    return str(weights) if weights.is_file() else "imagenet"
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -214,8 +263,7 @@ def _prepare(options: argparse.Namespace) -> None:
     def given(*names: str) -> dict:
         return {name: value for name in names if (value := getattr(options, name)) is not None}
 
-    weights = PROJECT / "data" / "weights" / "mobilenet_v2_1.0_224_no_top.weights.h5"
-    features = options.features or (str(weights) if weights.is_file() else "imagenet")
+    features = options.features or _mobilenet()
     settings = Settings(
         options.source,
         options.styles,
@@ -245,8 +293,16 @@ def _train(options: argparse.Namespace) -> None:
     from atelier.training import TrainingError
 
     out = options.out or Path("runs") / options.what
+    if options.config:
+        options.set = [*settings_in(options.config), *options.set]
+    train = {
+        "generator": _train_generator,
+        "detail": _train_detail,
+        "captioner": _train_captioner,
+        "detector": _train_detector,
+    }[options.what]
     try:
-        figures = (_train_generator if options.what == "generator" else _train_captioner)(options, out)
+        figures = train(options, out)
     except TrainingError as error:
         raise ValueError(error) from error
     print(json.dumps({"trained": options.what} | figures))
@@ -278,12 +334,32 @@ def _train_generator(options: argparse.Namespace, out: Path) -> dict[str, str]:
     return {"output": made.as_posix()}
 
 
+def _train_detail(options: argparse.Namespace, out: Path) -> dict[str, str]:
+    from atelier.generator.detail import DetailRecipe, train_detail
+    from atelier.recipes import recipe_of
+
+    made = train_detail(
+        options.data,
+        out,
+        minutes=options.minutes,
+        recipe=recipe_of(DetailRecipe, options.set),
+        resume=options.resume,
+        checkpoint_minutes=options.checkpoint_minutes,
+        generator=options.start,
+    )
+    return {"output": made.as_posix()}
+
+
 def _kid_meter(options: argparse.Namespace, resolution: int, out: Path):
     """KID against the held-out pictures, or `None`, and a line that says so, where it cannot be measured."""
+    from atelier.dataset.loader import is_prepared
     from atelier.evaluation.quick import KidMeter
 
+    files = [folder for folder in options.data if not is_prepared(folder)]
     try:
-        return KidMeter.of(options.data, resolution, out / "cache", options.kid, options.features)
+        if not files:
+            raise ValueError("KID's held-out pictures are read from folders of picture files")
+        return KidMeter.of(files, resolution, out / "cache", options.kid, options.features)
     except ValueError as error:
         if options.features:
             raise
@@ -292,17 +368,56 @@ def _kid_meter(options: argparse.Namespace, resolution: int, out: Path):
 
 
 def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | float]:
-    from atelier.captioner.train import train
+    from atelier.captioner.train import Recipe, train
 
-    figures = train(options.data, out, minutes=options.minutes, stem_weights=options.stem, resume=options.resume)
+    figures = train(
+        options.data,
+        out,
+        minutes=options.minutes,
+        stem_weights=options.stem or "imagenet",
+        start=options.start,
+        resume=options.resume,
+        recipe=Recipe.of(options.set),
+    )
     return {"output": out.as_posix()} | figures
+
+
+def _train_detector(options: argparse.Namespace, out: Path) -> dict:
+    from atelier.detector.recipe import Recipe
+    from atelier.detector.train import train
+
+    if len(options.data) > 1:
+        raise ValueError("the detector learns from one --data folder, with a folder for each class in it")
+    figures = train(
+        options.data[0],
+        out,
+        recipe=Recipe.of(options.set),
+        weights=options.stem or _mobilenet(),
+        minutes=options.minutes,
+        resume=options.resume,
+    )
+    return {"output": (out / "detector.h5").as_posix()} | figures
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     import_keras()
+    if options.what == "detector":
+        from atelier.evaluation.detector import evaluate_detector
+
+        print(json.dumps(evaluate_detector(options.detector, options.data, options.out)))
+        return
+    if options.what == "captioner":
+        from atelier.evaluation.captioner import evaluate_captioner
+
+        search = {"num_beams": options.beams, "candidates": options.candidates, "count": min(options.count, 500)}
+        generator = options.generator if options.generator.is_file() else None
+        figures = evaluate_captioner(options.captioner, options.data, generator=generator, **search)
+        print(json.dumps(figures, ensure_ascii=False))
+        return
     from atelier.evaluation.generator import evaluate_generator
 
-    asked = {name: value for name, value in vars(options).items() if name not in ("run", "what", "data")}
+    others = ("run", "what", "data", "captioner", "beams", "candidates")
+    asked = {name: value for name, value in vars(options).items() if name not in others}
     print(json.dumps(evaluate_generator(data_roots=options.data, **asked), ensure_ascii=False))
 
 

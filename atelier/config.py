@@ -13,6 +13,10 @@ import yaml
 
 from atelier.seeds import check_seed, check_style, check_truncation
 
+CAPTION_STYLES = ("plain", "poetic", "catalogue")
+OPTIONAL = {"optional": True}
+CHECKED_ALONE = ("seed", "style", "truncation", "captioner_fallback", "caption_llm", "caption_llm_timeout")
+
 
 class ConfigError(ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names it and says what is allowed."""
@@ -40,6 +44,13 @@ class Config:
     generator: str = "generator.h5"
     captioner: str = "captioner"
     num_beams: int = 3
+    # The notebook's cell has none of these; config.yaml may, and `main(...)` takes them.
+    caption_style: str = field(default="plain", metadata=OPTIONAL)
+    caption_candidates: int = field(default=1, metadata=OPTIONAL)
+    captioner_fallback: bool = field(default=False, metadata=OPTIONAL)
+    caption_llm: str | None = field(default=None, metadata=OPTIONAL)
+    caption_llm_model: str = field(default="default", metadata=OPTIONAL)
+    caption_llm_timeout: float = field(default=5.0, metadata=OPTIONAL)
 
     def __post_init__(self):
         checks = {
@@ -51,11 +62,26 @@ class Config:
             "scale": lambda value: _check(1 <= value <= 16, "is a whole number from 1 to 16", value),
             "num_beams": lambda value: _check(1 <= value <= 16, "is a whole number from 1 to 16", value),
             "output_dir": lambda value: _check(value.strip(), "is a folder's path", value),
+            "caption_style": lambda value: _check(
+                value in CAPTION_STYLES, f"is one of {', '.join(CAPTION_STYLES)}", value
+            ),
+            "caption_candidates": lambda value: _check(1 <= value <= 16, "is a whole number from 1 to 16", value),
+            "captioner_fallback": lambda value: _check(isinstance(value, bool), "is true or false", value),
+            "caption_llm": lambda value: _check(
+                value is None or str(value).startswith(("http://", "https://")),
+                "is null or an http address",
+                value,
+            ),
+            "caption_llm_timeout": lambda value: _check(
+                isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 60,
+                "is a number of seconds up to 60",
+                value,
+            ),
         }
         for name, allowed in typing.get_type_hints(Config).items():
             value = getattr(self, name)
             try:
-                if name not in ("seed", "style", "truncation"):  # whose own checks say more
+                if name not in CHECKED_ALONE:  # whose own checks say more
                     _check_type(value, allowed)
                 if name in checks:
                     checks[name](value)
@@ -84,20 +110,24 @@ class Config:
         Raises:
             ConfigError: no such file, no YAML mapping in it, or as `from_mapping`; the message names the file.
         """
-        path = Path(path)
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            # Not only YAMLError: PyYAML lets through what a bad date, a huge number or deep nesting raises inside it.
-            raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(settings, dict):
-            raise ConfigError(f"{path} holds no settings: expected lines like 'style: painting'")
+        settings = _yaml_mapping(path, "style: painting")
         try:
             return cls.from_mapping(settings)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _yaml_mapping(path: str | Path, example: str) -> dict:
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # Not only YAMLError: PyYAML lets through what a bad date, a huge number or deep nesting raises inside it.
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no settings: expected lines like '{example}'")
+    return settings
 
 
 def _check(fine: object, rule: str, value: object) -> None:
@@ -109,3 +139,18 @@ def _check_type(value: object, kind: type) -> None:
     # To Python a bool is an int, which isinstance would let pass.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"expected {kind.__name__}, not {value!r}")
+
+
+def settings_in(path: str | Path) -> list[str]:
+    """A YAML file of a training's recipe as `NAME=VALUE` texts, which the recipes' own `of` reads and checks.
+
+    Raises:
+        ConfigError: no such file, or no YAML mapping in it.
+    """
+    return [f"{name}={_as_text(value)}" for name, value in _yaml_mapping(path, "batch_size: 16").items()]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

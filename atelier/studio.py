@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from atelier.captioner import Captioner
+from atelier.captioner import Captioner, CaptionerError
+from atelier.captioner.hub import is_hub_id
+from atelier.captioner.styles import LanguageModel, styled
 from atelier.config import Config
 from atelier.generator.painter import Painter
 from atelier.images import enlarge, png_bytes, write_atomically
@@ -67,6 +70,8 @@ class Artwork:
     caption: str | None = None
     confidence: float | None = None
     """Mean log-probability of the caption's tokens (<= 0; nearer to 0 is surer)."""
+    alignment: float | None = None
+    """How well picture and caption fit: the cosine of their embeddings, in [-1, 1]; `None`: no captioner can say."""
     caption_error: str | None = None
     """Why there is no caption, if there is none."""
     path: Path | None = None
@@ -83,6 +88,7 @@ class Artwork:
             "output": self.path.as_posix() if self.path else None,
             "caption": self.caption,
             "confidence": self.confidence,
+            "alignment": self.alignment,
             "seed": self.seed,
             "style": self.style,
             "truncation": self.truncation,
@@ -101,12 +107,25 @@ class Studio:
         painter: paints latents.
         captioner: a callable that returns the captioner; asked for when the first picture is there, and again
             at the next call if it failed.
-        truncation, scale, num_beams: as in `Config`.
+        truncation, scale, num_beams, caption_style, caption_candidates: as in `Config`.
+        language_model: what styles captions in place of `captioner.styles`, if anything.
     """
 
-    def __init__(self, painter: Painter, captioner, truncation: float | None = 1.5, scale: int = 4, num_beams: int = 3):
+    def __init__(
+        self,
+        painter: Painter,
+        captioner,
+        truncation: float | None = 1.5,
+        scale: int = 4,
+        num_beams: int = 3,
+        caption_style: str = "plain",
+        caption_candidates: int = 1,
+        language_model: LanguageModel | None = None,
+    ):
         self.painter, self._captioner = painter, captioner
         self.truncation, self.scale, self.num_beams = truncation, scale, num_beams
+        self.caption_style, self.caption_candidates = caption_style, caption_candidates
+        self.language_model = language_model
 
     @classmethod
     def open(cls, config: Config | None = None, home: Path = PROJECT) -> Studio:
@@ -121,8 +140,15 @@ class Studio:
         """
         config = config or Config()
         painter = _painter(home / config.generator)
-        captioner = functools.partial(_captioner, home / config.captioner)
-        return cls(painter, captioner, config.truncation, config.scale, config.num_beams)
+        # A folder beside the configuration, or else by its name from the hub.
+        folder = home / config.captioner
+        source = config.captioner if is_hub_id(config.captioner) and not folder.is_dir() else folder
+        captioner = functools.partial(_captioner, source, config.captioner_fallback)
+        llm = None
+        if config.caption_llm:
+            llm = LanguageModel(config.caption_llm, config.caption_llm_model, config.caption_llm_timeout)
+        manner = (config.caption_style, config.caption_candidates, llm)
+        return cls(painter, captioner, config.truncation, config.scale, config.num_beams, *manner)
 
     def create(
         self,
@@ -166,8 +192,7 @@ class Studio:
             # Saved before anything is captioned: a captioner that fails, however badly, never loses a picture.
             artworks = [replace(artwork, path=_save(artwork, Path(folder))) for artwork in artworks]
         return [
-            replace(artwork, caption=caption, confidence=confidence, caption_error=error)
-            for artwork, (caption, confidence, error) in zip(artworks, self.captions(painted), strict=True)
+            replace(artwork, **said) for artwork, said in zip(artworks, self._describe(painted, styles), strict=True)
         ]
 
     def captions(self, images: Sequence[np.ndarray]) -> list[tuple[str | None, float | None, str | None]]:
@@ -175,12 +200,25 @@ class Studio:
 
         Nothing is raised: a captioner that fails must not cost anybody a picture.
         """
+        said = self._describe(images, [None] * len(images))
+        return [(each.get("caption"), each.get("confidence"), each.get("caption_error")) for each in said]
+
+    def _describe(self, images: Sequence[np.ndarray], styles: Sequence[str | None]) -> list[dict[str, Any]]:
+        """What an `Artwork` says of its caption, for each picture; where the captioner fails, why."""
         try:
-            captions = self._captioner().caption(list(images), num_beams=self.num_beams)
-            return [(each.text, each.confidence, None) for each, _ in zip(captions, images, strict=True)]
+            search = {"num_beams": self.num_beams, "candidates": self.caption_candidates}
+            captions = self._captioner().caption(list(images), **search)
+            return [
+                {"caption": self._say(each.text, *about), "confidence": each.confidence, "alignment": each.alignment}
+                for each, *about in zip(captions, images, styles, strict=True)
+            ]
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return [(None, None, reason)] * len(images)
+            return [{"caption_error": f"{type(error).__name__}: {error}"}] * len(images)
+
+    def _say(self, caption: str, image: np.ndarray, style: str | None) -> str:
+        if self.caption_style != "plain" and self.language_model:
+            return self.language_model.styled(caption, self.caption_style)
+        return styled(caption, self.caption_style, image, style)
 
 
 def _check_folder(folder: Path) -> None:
@@ -206,5 +244,11 @@ def _painter(path: Path) -> Painter:
 
 
 @functools.lru_cache(maxsize=4)
-def _captioner(path: Path) -> Captioner:
-    return Captioner.load(path)
+def _captioner(source: str | Path, fallback: bool) -> Captioner:
+    try:
+        return Captioner.load(source)
+    except CaptionerError as error:
+        if not fallback or source == PROJECT / "captioner":
+            raise
+        print(f"atelier: {error}; the shipped captioner is used instead", file=sys.stderr)
+        return Captioner.load(PROJECT / "captioner")

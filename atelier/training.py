@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import os
 import time
 import zipfile
 import zlib
@@ -65,6 +67,27 @@ def load_state(path: Path, model: keras.Model) -> dict[str, float]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(f"the checkpoint {path} cannot be read: {error}") from error
     return extra
+
+
+def save_model(network: keras.Model, path: Path) -> None:
+    """Save a network as an .h5 file, whole or not at all.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)  # Keras warns that .h5 is an old format: it is, and it is what everything can load
+    try:
+        network.save(part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path}: {error}") from error
+    finally:
+        log.setLevel(level)
 
 
 class Progress(keras.callbacks.Callback):

@@ -93,6 +93,21 @@ def tiny_captioner(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory) -> Path:
+    """A detector.h5 by the contract that takes dark pictures for a machine's: sigmoid(4 - 8 * brightness)."""
+    import keras
+
+    pixels = keras.layers.Input((224, 224, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
+    logit = keras.layers.Dense(1, "sigmoid")
+    model = keras.Model(pixels, logit(mean))
+    logit.set_weights([np.full((3, 1), -8 / 3), np.full(1, 4.0)])
+    path = tmp_path_factory.mktemp("detector") / "detector.h5"
+    model.save(path)
+    return path
+
+
 class FakeCaptioner:
     """Says how bright a picture is: the same for the same picture, and no network behind it."""
 

@@ -225,6 +225,30 @@ def test_train_goes_on_without_a_kid_that_cannot_be_had_and_says_so(atelier, tra
     assert len(trainer.calls) == 1
 
 
+def test_train_on_a_prepared_data_set_goes_on_without_kid(atelier, trainer, meter, tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "part-0.parquet").touch()
+    code, _, errors = atelier("train", "generator", "--data", tmp_path)
+    assert code == 0 and not meter.calls and trainer.calls[0][2]["measure"] is None
+    assert "held-out pictures are read from folders of picture files" in errors
+    atelier("train", "generator", "--data", tmp_path, "pictures")
+    assert [each.name for each in meter.calls[0][0]] == ["pictures"]
+
+
+def test_train_detail_passes_its_recipe_and_the_generator_on(atelier, monkeypatch):
+    from atelier.generator import detail
+
+    calls = []
+    monkeypatch.setattr(detail, "train_detail", lambda *args, **options: calls.append((args, options)) or args[1] / "x")
+    arguments = ("--data", "one", "two", "--start", "g.h5", "--set", "width=8", "--set", "adversarial=0.5")
+    code, lines, _ = atelier("train", "detail", *arguments, "--minutes", "3", "--no-resume")
+    (((data, out), options),) = calls
+    assert code == 0 and len(lines) == 1 and [each.name for each in data] == ["one", "two"]
+    assert out.as_posix() == "runs/detail" and options["generator"].name == "g.h5" and options["minutes"] == 3
+    assert options["recipe"] == detail.DetailRecipe(width=8, adversarial=0.5) and options["resume"] is False
+    assert atelier("train", "detail", "--data", "one", "--set", "widht=8")[0] == 2
+
+
 def test_a_training_that_fails_is_one_line_and_an_interrupted_one_says_so(atelier, trainer, meter):
     from atelier.training import TrainingError
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atelier.captioner import CaptionerError
+from atelier.captioner import Caption, CaptionerError
 from atelier.config import Config
 from atelier.generator.painter import PainterError
 from atelier.images import open_picture
@@ -230,6 +230,47 @@ def test_a_real_captioner_captions(painter, tiny_captioner):
     artworks = Studio(painter, lambda: captioner, num_beams=2).create([1, 2, 3])
     for artwork in artworks:
         assert isinstance(artwork.caption, str) and artwork.confidence <= 0 and artwork.caption_error is None
+
+
+class Aligned(FakeCaptioner):
+    """Says how many candidates it was asked for, and how well each caption fits."""
+
+    def caption(self, images, candidates=1, **_):
+        return [Caption(f"an engraving of {candidates} trees", -0.5, alignment=0.25) for _ in images]
+
+
+def test_alignment_stands_in_the_record(painter, studio):
+    assert studio.create([1])[0].record()["alignment"] is None  # its captioner cannot say
+    artwork = Studio(painter, Aligned, caption_candidates=4).create([1])[0]
+    assert artwork.caption == "an engraving of 4 trees" and artwork.record()["alignment"] == 0.25
+
+
+def test_captions_come_in_the_configured_style(painter):
+    (poetic,) = Studio(painter, Aligned, caption_style="poetic").create([1], "engraving")
+    assert poetic.caption.startswith("1 trees / in ") and poetic.caption.endswith(" / an engraving")
+    (catalogue,) = Studio(painter, Aligned, caption_style="catalogue").create([1], "drawings")
+    assert catalogue.caption.startswith("Drawing. 1 trees. ")
+
+    class Parrot:
+        def styled(self, caption, style):
+            return f"{style}: {caption}"
+
+    (spoken,) = Studio(painter, Aligned, caption_style="poetic", language_model=Parrot()).create([1])
+    assert spoken.caption == "poetic: an engraving of 1 trees"
+    assert Studio(painter, Aligned, language_model=Parrot()).create([1])[0].caption == "an engraving of 1 trees"
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_hub_captioner_that_cannot_be_had(project, python, fallback):
+    code = "from atelier.config import Config; from atelier.studio import Studio; "
+    code += f"config = Config(captioner='owner/nothing', captioner_fallback={fallback}); "
+    code += "print(Studio.open(config).create([7])[0].record())"
+    done = python("-c", code, cwd=project, HF_HUB_OFFLINE="1", HF_HOME=str(project / "hub"))
+    record, lines = json.loads(done.stdout), [line for line in done.stderr.splitlines() if "owner/nothing" in line]
+    if fallback:
+        assert record["caption"] and len(lines) == 1 and "the shipped captioner is used" in lines[0]
+    else:
+        assert record["caption"] is None and "hf download owner/nothing" in record["caption_error"]
 
 
 # --- records

@@ -5,16 +5,15 @@ from __future__ import annotations
 from keras import ops
 
 
-def split_heads(x, heads: int):
-    """(B, T, heads * d) -> (B, heads, T, d)."""
-    batch, length, width = ops.shape(x)
-    return ops.transpose(ops.reshape(x, (batch, length, heads, width // heads)), (0, 2, 1, 3))
+def split_heads(x, heads: int, length: int):
+    """(B, T, heads * d) or (B * T, heads * d) -> (B, heads, T, d), with T = `length`."""
+    return ops.transpose(ops.reshape(x, (-1, length, heads, x.shape[-1] // heads)), (0, 2, 1, 3))
 
 
 def merge_heads(x):
     """(B, heads, T, d) -> (B, T, heads * d)."""
-    batch, heads, length, width = ops.shape(x)
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * width))
+    _, heads, length, width = x.shape
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, heads * width))
 
 
 def attend(query, key, value, mask=None, dropout=None):

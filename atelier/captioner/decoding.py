@@ -1,23 +1,28 @@
-"""From a picture to tokens: one compiled step with a key/value cache, and the searches that call it.
+"""From pictures to tokens: searches that run as one compiled loop, with a key/value cache.
 
-A search knows a `Session` only: rows of tokens that grow by one word a step. So a new way to search (or to sample)
-is a new function here, and nothing else.
+A search knows a `step` only: a function that is given the newest token of every row and tells the scores (logits) of
+the next. So a new way to search is a new `Picker` here, and nothing else. All of it is `keras.ops`: nothing comes back
+to Python between two words.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from atelier.captioner.blip import Blip
-from atelier.captioner.compiling import compiled
+from atelier.captioner.compiling import compiled, constant
 
-# A batch is filled up to one of these sizes, so that few shapes are ever compiled.
-BATCH_SIZES = (1, 8, 32, 128)
-# A cache begins with room for so many words and grows by as many, since every step moves all of it.
+# A cache has room for a multiple of so many words, so that few lengths are ever compiled.
 CACHE_STEP = 16
+# Models with fewer weights are compiled with them as constants, which is faster and takes their memory twice.
+SMALL = 50e6
 IMPOSSIBLE = -1e9
 
 
@@ -26,189 +31,346 @@ class Search:
     """How to look for a caption; lengths count every token, [DEC], prompt and [SEP] included."""
 
     num_beams: int = 3
+    """Captions that grow side by side; 1: only the likeliest word counts (greedy), or chance (`samples`)."""
     max_length: int = 30
     min_length: int = 5
     no_repeat_ngram: int = 3
     """No run of so many tokens comes twice; 0 allows it."""
+    repetition_penalty: float = 1.0
+    """Divides the chances of tokens that are there already (Keskar et al., "CTRL", 2019); 1 does nothing."""
+    opening: int = 0
+    """So many tokens after the prompt are the likeliest ones; only then do beams part. With 0 they part at once."""
+    samples: int = 0
+    """Draw so many captions by chance instead of searching for the best; 0: search."""
+    temperature: float = 1.0
+    """Of chance: below 1 likely words are drawn more often than the model says, above 1 less often."""
+    top_p: float = 1.0
+    """Of chance: only the likeliest words that share so much of it are drawn (Holtzman et al., 2020)."""
+    seed: int = 0
+    """Of chance."""
+
+    @property
+    def rows(self) -> int:
+        """Captions that grow at a time for each picture."""
+        return self.samples or self.num_beams
+
+
+class Found(NamedTuple):
+    """A caption's tokens (prompt included, [SEP] left out), and how likely it is."""
+
+    tokens: list[int]
+    score: float
+    """The mean natural log-probability of the tokens after the prompt, [SEP] included."""
 
 
 class Decoder:
-    """A BLIP's two compiled functions: `read` a batch of pictures, and one `step` of all their captions."""
+    """A BLIP that writes: searches compiled once for each kind of search, and kept.
 
-    def __init__(self, model: Blip):
+    Args:
+        final: whether the model's weights will not change any more, so that a small one may be compiled with them.
+    """
+
+    def __init__(self, model: Blip, final: bool = False):
         self.config = model.config.text
-        text = model.text_decoder
+        self._model = model
+        text, vision = model.text_decoder, model.vision_model
 
         def read(pixels):
-            return text.read_image(model.vision_model(pixels))
+            image = vision(pixels)
+            return text.read_image(image), model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
 
-        def step(ids, parents, position, image, cache):
-            cache = [ops.take(layer, parents, axis=1) for layer in cache]
-            logits, cache = text.step(ids, position, image, cache)
-            return ops.log_softmax(logits), cache
+        small = sum(math.prod(variable.shape) for variable in model.weights) < SMALL
+        self._read = constant(read, model.variables) if final and small else read
+        self._step = constant(text.step, text.variables) if final and small else text.step
+        self._compiled: dict[tuple, Callable] = {}
 
-        self._text = text
-        self._read = compiled(read, model.variables)
-        self._step = compiled(step, model.variables)
-
-    def start(self, pixels: np.ndarray, beams: int) -> Session:
-        """Begin captions of (B, S, S, 3) pixels, with `beams` rows for each picture."""
-        return Session(self, pixels, beams)
-
-
-class Session:
-    """The captions of one batch while they grow: `rows` = B * beams, each picture's beams together."""
-
-    def __init__(self, decoder: Decoder, pixels: np.ndarray, beams: int):
-        self.rows = len(pixels) * beams
-        self._decoder = decoder
-        self._image = decoder._read(ops.convert_to_tensor(pixels, "float32"))
-        self._cache = decoder._text.empty_cache(self.rows, CACHE_STEP)
-        self._position = 0
-
-    def step(self, ids: np.ndarray, parents: np.ndarray | None = None) -> np.ndarray:
-        """Append one token to every row.
+    def __call__(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
+        """Caption pictures.
 
         Args:
-            ids: (rows,) the tokens.
-            parents: (rows,) which row each row continues; `None`: its own.
+            pixels: (B, S, S, 3) float32 preprocessed pixels.
+            prompt: the first tokens, [DEC] included.
 
         Returns:
-            (rows, vocab_size) float32 log-probabilities of the token after.
+            for each picture its captions, the likeliest first: as many as there are beams or samples; and (B, d) what
+            `Blip.embed_image` says of the pictures (nothing, d = 0, where the model has no such part).
         """
-        parents = np.arange(self.rows) if parents is None else parents
-        if self._position and self._position % CACHE_STEP == 0:
-            more = self._decoder._text.empty_cache(self.rows, CACHE_STEP)
-            self._cache = [ops.concatenate(pair, axis=3) for pair in zip(self._cache, more, strict=True)]
-        log_probs, self._cache = self._decoder._step(
-            ops.convert_to_tensor(ids, "int32"),
-            ops.convert_to_tensor(parents, "int32"),
-            ops.convert_to_tensor(self._position, "int32"),
-            self._image,
-            self._cache,
-        )
-        self._position += 1
-        return ops.convert_to_numpy(log_probs)
+        length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
+        kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
+        run = self._function(len(prompt), length, *kind)
+        limits = [len(prompt) + search.opening, search.min_length, search.max_length]
+        tuning = [search.repetition_penalty, search.temperature, search.top_p]
+        chance = np.zeros((len(pixels), search.rows, length), np.float32)
+        if search.samples:  # each picture's own, whatever stands beside it in the batch
+            chance[:] = np.random.default_rng(search.seed).random(chance.shape[1:], np.float32)
+        arguments = (pixels, np.array(prompt), np.array(limits), np.array(tuning), chance)
+        kinds = ("float32", "int32", "int32", "float32", "float32")
+        arguments = map(ops.convert_to_tensor, (np.asarray(a, kind) for a, kind in zip(arguments, kinds, strict=True)))
+        sequences, scores, embeddings = map(ops.convert_to_numpy, run(*arguments))
+        found = [
+            [Found(self._tokens(row, len(prompt)), float(score)) for row, score in zip(*pair, strict=True)]
+            for pair in zip(sequences, scores, strict=True)
+        ]
+        return found, embeddings
 
-    def begin(self, prompt: list[int]) -> np.ndarray:
-        """Give every row the same first tokens; returns what `step` returns for the last of them."""
-        for token in prompt:
-            log_probs = self.step(np.full(self.rows, token))
-        return log_probs
+    def _tokens(self, row: np.ndarray, start: int) -> list[int]:
+        ends = np.flatnonzero(row[start:] == self.config.sep_token_id)
+        return row[: start + int(ends[0]) if len(ends) else None].tolist()
+
+    def _function(self, start: int, length: int, rows: int, sampled: bool, ngram: int, penalised: bool) -> Callable:
+        """The compiled search for prompts of `start` tokens and caches of `length` words."""
+        key = (start, length, rows, sampled, ngram, penalised)
+        if key in self._compiled:
+            return self._compiled[key]
+        model, size = self._model, self._model.config.vision.image_size
+
+        def run(pixels, prompt, limits, tuning, chance):
+            (image, embedding), batch = self._read(pixels), ops.shape(pixels)[0]
+            cache = model.text_decoder.empty_cache(batch, rows, length, image, prompt[:-1] if start > 1 else None)
+            rules = Rules(prompt, limits, tuning, chance, self.config.sep_token_id, ngram, penalised)
+            picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
+            return *search(functools.partial(self._step, image), cache, picker), embedding
+
+        shapes = [((None, size, size, 3), "float32"), ((start,), "int32"), ((3,), "int32"), ((3,), "float32")]
+        shapes.append(((None, rows, length), "float32"))
+        self._compiled[key] = compiled(run, model.variables, shapes)
+        return self._compiled[key]
 
 
-def generate(decoder: Decoder, pixels: np.ndarray, prompt: list[int], search: Search) -> list[tuple[list[int], float]]:
-    """Caption pictures.
+@dataclass(frozen=True)
+class Rules:
+    """What a caption may go on with. Arrays are the compiled function's arguments, the rest is compiled in."""
+
+    prompt: object
+    """(P,) int32."""
+    limits: object
+    """(3,) int32: where the opening ends, the shortest and the longest caption, all counted in tokens."""
+    tuning: object
+    """(3,) float32: repetition penalty, temperature, top-p."""
+    chance: object
+    """(B, rows, length) float32 in [0, 1), one for each word to be drawn."""
+    sep: int
+    ngram: int
+    penalised: bool
+
+    def apply(self, scores, sequences, length):
+        """Penalise what is there already; rule out to end too early, or to say the same again.
+
+        Args:
+            scores: (B, rows, V) logits or log-probabilities.
+            sequences: (B, rows, T) tokens, of which the first `length` () are there.
+        """
+        vocab = scores.shape[-1]
+        if self.penalised:
+            there = _mark(sequences, ops.arange(sequences.shape[-1]) < length, vocab)
+            penalty = self.tuning[0]
+            scores = ops.where(there, ops.where(scores < 0, scores * penalty, scores / penalty), scores)
+        ending = ops.logical_and(ops.arange(vocab) == self.sep, length < self.limits[1])
+        scores = ops.where(ending, -math.inf, scores)
+        if self.ngram:
+            scores = ops.where(self._repeats(sequences, length, vocab), -math.inf, scores)
+        return scores
+
+    def _repeats(self, sequences, length, vocab: int):
+        """(B, rows, V) booleans: tokens that would end a run of `ngram` tokens which is there already."""
+        total, size = sequences.shape[-1], self.ngram
+        if size > total:
+            return ops.zeros_like(sequences[..., :1], "bool")
+        places = ops.arange(total - size + 1)  # where a run may begin
+        repeats = ops.logical_and(places + size <= length, length >= size)
+        for offset in range(size - 1):
+            last = ops.take(sequences, ops.maximum(length - size + 1 + offset, 0), axis=-1)[..., None]
+            repeats = ops.logical_and(repeats, sequences[..., offset : offset + total - size + 1] == last)
+        return _mark(sequences[..., size - 1 :], repeats, vocab)
+
+
+def _mark(tokens, chosen, vocab: int):
+    """(B, rows, V) booleans: which tokens occur in the (B, rows, T) `tokens` where `chosen` holds."""
+    batch, rows, total = ops.shape(tokens)
+    count = batch * rows
+    columns = ops.reshape(ops.where(chosen, tokens, vocab), (count * total,))  # a column more for those not chosen
+    lines = ops.repeat(ops.arange(count), total)
+    hits = ops.scatter(ops.stack([lines, columns], axis=1), ops.ones_like(columns, "float32"), (count, vocab + 1))
+    return ops.reshape(hits[:, :vocab] > 0, (batch, rows, vocab))
+
+
+def search(step: Callable, cache: list, picker):
+    """Let captions grow until the picker has what it wants.
 
     Args:
-        pixels: (B, S, S, 3) float32 preprocessed pixels; B is at most the last of `BATCH_SIZES`.
-        prompt: the first tokens, [DEC] included.
+        step: (ids (B, rows), place (), origin (B, rows, T), cache) -> (logits (B, rows, V), cache).
+        cache: what `step` is first given.
+        picker: chooses the words.
 
     Returns:
-        for each picture its tokens (prompt included, [SEP] left out) and the mean natural log-probability of the
-        tokens after the prompt, [SEP] included.
+        (B, rows, T) int32 tokens filled up with [SEP], and (B, rows) float32 scores, the best first.
     """
-    count = len(pixels)
-    size = next(size for size in BATCH_SIZES if size >= count)
-    pixels = np.concatenate([pixels, np.repeat(pixels[-1:], size - count, axis=0)])
-    session = decoder.start(pixels, search.num_beams)
-    find = greedy_search if search.num_beams == 1 else beam_search
-    sequences, scores = find(session, prompt, search, decoder.config.sep_token_id)
-    ends = [_end(row, len(prompt), decoder.config.sep_token_id) for row in sequences]
-    return [(row[:end].tolist(), float(score)) for row, end, score in zip(sequences, ends, scores, strict=True)][:count]
+
+    def body(length, state, cache):
+        logits, cache = step(*picker.newest(state, length), cache)
+        return length + 1, picker.choose(state, logits, length), cache
+
+    def going(length, state, cache):
+        return ops.logical_and(length < picker.rules.limits[2], picker.going(state))
+
+    start = ops.convert_to_tensor(picker.rules.prompt.shape[0], "int32")
+    _, state, _ = _while(going, body, (start, picker.start(), cache))
+    return picker.result(state)
 
 
-def _end(row: np.ndarray, start: int, sep: int) -> int:
-    ends = np.flatnonzero(row[start:] == sep)
-    return start + int(ends[0]) if len(ends) else len(row)
+def _while(going: Callable, body: Callable, values: tuple):
+    """`ops.while_loop` for (scalar, tuple, list), which it wants flat."""
+    size = len(values[1])
+
+    def nested(flat):
+        return flat[0], tuple(flat[1 : 1 + size]), list(flat[1 + size :])
+
+    def flat(length, state, cache):
+        return (length, *state, *cache)
+
+    return nested(ops.while_loop(lambda *f: going(*nested(f)), lambda *f: flat(*body(*nested(f))), flat(*values)))
 
 
-def allow(log_probs: np.ndarray, sequences: np.ndarray, search: Search, sep: int) -> np.ndarray:
-    """Rule out what a caption may not go on with: to end too early, or to say the same again.
+class Greedy:
+    """The likeliest token at every step.
 
-    Args:
-        log_probs: (rows, vocab_size), changed in place.
-        sequences: (rows, T) the tokens so far.
+    Its state: tokens (B, rows, T), sums of log-probabilities (B, rows), how many they are, which captions have ended.
     """
-    length = sequences.shape[1]
-    if length < search.min_length:
-        log_probs[:, sep] = -np.inf
-    size = search.no_repeat_ngram
-    if 0 < size <= length:
-        heads = np.lib.stride_tricks.sliding_window_view(sequences, size, axis=1)  # (rows, T - size + 1, size)
-        repeats = (heads[..., :-1] == sequences[:, None, length - size + 1 :]).all(-1)
-        row, place = np.nonzero(repeats)
-        log_probs[row, heads[row, place, -1]] = -np.inf
-    return log_probs
+
+    def __init__(self, rules: Rules, batch, rows: int, length: int):
+        self.rules, self.batch, self.rows, self.length = rules, batch, rows, length
+
+    def start(self):
+        sequences = _begun(self.rules, self.batch, self.rows, self.length)
+        none = ops.zeros((self.batch, self.rows), "float32")
+        return sequences, none, none, ops.zeros((self.batch, self.rows), "bool")
+
+    def newest(self, state, length):
+        """What `search` steps with: the last tokens, their place, and which row holds which word."""
+        rows = ops.arange(self.rows)[None, :, None]
+        origin = ops.broadcast_to(rows, (self.batch, self.rows, self.length))
+        return ops.take(state[0], length - 1, axis=2), length - 1, origin
+
+    def choose(self, state, logits, length):
+        """The state with one more word."""
+        sequences, totals, steps, done = state
+        ids = self.pick(self.rules.apply(logits, sequences, length), length)
+        ids = ops.where(done, self.rules.sep, ops.cast(ids, "int32"))
+        hit = ops.take_along_axis(ops.log_softmax(logits), ids[..., None], axis=-1)[..., 0]
+        totals = totals + ops.where(done, 0.0, hit)
+        steps = steps + ops.cast(ops.logical_not(done), "float32")
+        sequences = _written(sequences, ids, length)
+        return sequences, totals, steps, ops.logical_or(done, ids == self.rules.sep)
+
+    def pick(self, scores, length):
+        """(B, rows, V) scores -> (B, rows) tokens."""
+        return ops.argmax(scores, axis=-1)
+
+    def going(self, state):
+        return ops.logical_not(ops.all(state[3]))
+
+    def result(self, state):
+        sequences, totals, steps, _ = state
+        return sequences, totals / steps
 
 
-def greedy_search(session: Session, prompt: list[int], search: Search, sep: int) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest token at every step: ((rows, T) tokens filled up with `sep`, (rows,) mean log-probabilities)."""
-    sequences = np.tile(np.asarray(prompt, np.int64), (session.rows, 1))
-    total, steps = np.zeros(session.rows), np.zeros(session.rows)
-    done = np.zeros(session.rows, bool)
-    log_probs = session.begin(prompt)
-    while True:
-        log_probs = allow(np.array(log_probs), sequences, search, sep)
-        ids = np.where(done, sep, log_probs.argmax(-1))
-        total += np.where(done, 0.0, np.take_along_axis(log_probs, ids[:, None], -1)[:, 0])
-        steps += ~done
-        done |= ids == sep
-        sequences = np.concatenate([sequences, ids[:, None]], axis=1)
-        if done.all() or sequences.shape[1] >= search.max_length:
-            return sequences, total / steps
-        log_probs = session.step(ids)
+class Sampler(Greedy):
+    """Tokens by chance, each as likely as the model says; of `temperature` and `top_p` as `Search` has them."""
+
+    def pick(self, scores, length):
+        _, temperature, top_p = (self.rules.tuning[place] for place in range(3))
+        chances = ops.softmax(scores / temperature)
+        ids = ops.argsort(-chances, axis=-1)
+        chances = ops.take_along_axis(chances, ids, axis=-1)
+        before = ops.cumsum(chances, axis=-1) - chances
+        chances = ops.where(before < top_p, chances, 0.0)  # the likeliest always stays
+        ends = ops.cumsum(chances, axis=-1)
+        drawn = ops.take(self.rules.chance, length, axis=2)[..., None] * ends[..., -1:]
+        place = ops.minimum(ops.sum(ops.cast(ends <= drawn, "int32"), axis=-1), scores.shape[-1] - 1)
+        return ops.take_along_axis(ids, place[..., None], axis=-1)[..., 0]
+
+    def result(self, state):
+        sequences, scores = super().result(state)
+        return _chosen(sequences, ops.argsort(-scores, axis=1)), -ops.sort(-scores, axis=1)
 
 
-def beam_search(session: Session, prompt: list[int], search: Search, sep: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best finished caption among `num_beams` that grow side by side, as `transformers` searches.
+class Beams:
+    """The best finished captions among those that grow side by side, as `transformers` searches.
 
     The score of a caption is its mean log-probability (a length penalty of 1). A picture is done when its likeliest
-    open caption scores less than the worst of `num_beams` finished ones.
+    open caption scores less than the worst of its finished ones.
 
-    Returns:
-        ((B, max_length) tokens filled up with `sep`, (B,) scores).
+    Its state: open captions (B, beams, T) and their sums of log-probabilities, finished ones and their scores, whether
+    a picture's open captions may still improve (B, 1), and which beam wrote each word of the open ones (B, beams, T).
     """
-    beams, length = search.num_beams, len(prompt)
-    batch = session.rows // beams
-    rows = np.arange(batch)[:, None]
-    running = np.full((batch, beams, search.max_length), sep, np.int64)
-    running[:, :, :length] = prompt
-    totals = np.full((batch, beams), IMPOSSIBLE, np.float32)  # sums of log-probabilities
-    totals[:, 0] = 0.0  # at first all beams are alike: only one may go on
-    finished, scores = running.copy(), np.full((batch, beams), IMPOSSIBLE)
-    improving = np.ones((batch, 1), bool)
-    log_probs = session.begin(prompt)
-    while True:
-        log_probs = allow(np.array(log_probs), running[:, :, :length].reshape(batch * beams, -1), search, sep)
-        candidates = (log_probs.reshape(batch, beams, -1) + totals[:, :, None]).reshape(batch, -1)
+
+    def __init__(self, rules: Rules, batch, rows: int, length: int):
+        self.rules, self.batch, self.beams, self.length = rules, batch, rows, length
+
+    def start(self):
+        sequences = _begun(self.rules, self.batch, self.beams, self.length)
+        first = ops.arange(self.beams) == 0  # at first all beams are alike: only one may go on
+        totals = ops.broadcast_to(ops.where(first, 0.0, IMPOSSIBLE), (self.batch, self.beams))
+        scores = ops.full((self.batch, self.beams), IMPOSSIBLE, "float32")
+        improving = ops.ones((self.batch, 1), "bool")
+        return sequences, totals, sequences, scores, improving, ops.zeros_like(sequences)
+
+    def newest(self, state, length):
+        rows = ops.arange(self.beams)[None, :]
+        origin = _written(state[5], ops.broadcast_to(rows, (self.batch, self.beams)), length - 1)
+        return ops.take(state[0], length - 1, axis=2), length - 1, origin
+
+    def choose(self, state, logits, length):
+        running, totals, finished, scores, improving, origin = state
+        beams, vocab, rules = self.beams, logits.shape[-1], self.rules
+        _, _, origin = self.newest(state, length)
+        allowed = rules.apply(ops.log_softmax(logits), running, length)
+        candidates = ops.reshape(allowed + totals[..., None], (self.batch, beams * vocab))
         # Twice as many as there are beams: if every beam's best token is the end, as many go on.
-        best = _top(candidates, 2 * beams)  # (B, 2 * beams)
-        values = np.take_along_axis(candidates, best, 1)
-        parents, ids = np.divmod(best, log_probs.shape[-1])
-        grown = running[rows, parents]
-        grown[:, :, length] = ids
-        length += 1
-        ends = (ids == sep) | (length == search.max_length)
+        values, best = ops.top_k(candidates, 2 * beams)
+        parents, ids = best // vocab, ops.cast(best % vocab, "int32")
+        grown = _written(_chosen(running, parents), ids, length)
+        words = ops.cast(length + 1 - rules.prompt.shape[0], "float32")
+        ends = ops.logical_or(ids == rules.sep, length + 1 == rules.limits[2])
 
-        accepted = ends & improving & (np.arange(2 * beams) < beams)
-        merged = np.concatenate([scores, np.where(accepted, values / (length - len(prompt)), IMPOSSIBLE)], axis=1)
-        keep = _top(merged, beams)
-        finished = np.concatenate([finished, grown], axis=1)[rows, keep]
-        scores = merged[rows, keep]
+        accepted = ops.logical_and(ops.logical_and(ends, improving), ops.arange(2 * beams) < beams)
+        merged = ops.concatenate([scores, ops.where(accepted, values / words, IMPOSSIBLE)], axis=1)
+        scores, keep = ops.top_k(merged, beams)
+        finished = _chosen(ops.concatenate([finished, grown], axis=1), keep)
 
-        keep = _top(np.where(ends, values + IMPOSSIBLE, values), beams)
-        running, totals, ids, parents = grown[rows, keep], values[rows, keep], ids[rows, keep], parents[rows, keep]
-        improving &= totals[:, :1] / (length - len(prompt)) > scores[:, -1:]
-        if not improving.any() or length == search.max_length:
-            return finished[:, 0], scores[:, 0]
-        log_probs = session.step(ids.ravel(), (parents + rows * beams).ravel())
+        open_values = ops.where(ends, values + IMPOSSIBLE, values)
+        # Within the opening, all but the likeliest are as impossible as at the start.
+        alone = ops.logical_and(length < rules.limits[0], ops.arange(2 * beams) > 0)
+        open_values = ops.where(alone, open_values + IMPOSSIBLE, open_values)
+        totals, keep = ops.top_k(open_values, beams)
+        running, origin = _chosen(grown, keep), _chosen(_chosen(origin, parents), keep)
+        improving = ops.logical_and(improving, totals[:, :1] / words > scores[:, -1:])
+        return running, totals, finished, scores, improving, origin
+
+    def going(self, state):
+        return ops.any(state[4])
+
+    def result(self, state):
+        return state[2], state[3]
 
 
-def _top(values: np.ndarray, count: int) -> np.ndarray:
-    """The columns of each row's `count` largest values, the largest first, the first of equals before the others."""
-    values, rows, best = values.copy(), np.arange(len(values)), []
-    for _ in range(count):  # faster than a partition of so many columns for so few
-        best.append(values.argmax(axis=1))
-        values[rows, best[-1]] = -np.inf
-    return np.stack(best, axis=1)
+def _begun(rules: Rules, batch, rows: int, length: int):
+    """(B, rows, length) tokens: the prompt, filled up with [SEP]."""
+    start = rules.prompt.shape[0]
+    row = ops.concatenate([rules.prompt, ops.full((length - start,), rules.sep, "int32")])
+    return ops.broadcast_to(row, (batch, rows, length))
+
+
+def _written(sequences, ids, place):
+    """(B, rows, T) with (B, rows) `ids` at `place` ()."""
+    return ops.where(ops.arange(sequences.shape[-1]) == place, ids[..., None], sequences)
+
+
+def _chosen(sequences, rows):
+    """(B, rows, T), (B, n) numbers of rows -> (B, n, T)."""
+    return ops.take_along_axis(sequences, ops.cast(rows, "int32")[..., None], axis=1)
+
+
+def generate(decoder: Decoder, pixels: np.ndarray, prompt: list[int], search: Search) -> list[Found]:
+    """The best caption of each picture; arguments as of `Decoder`."""
+    return [found[0] for found in decoder(pixels, prompt, search)[0]]

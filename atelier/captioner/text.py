@@ -1,4 +1,7 @@
-"""BLIP's text decoder: a BERT (Devlin et al., 2019) that looks back only, and at the picture (Li et al., 2022).
+"""BLIP's text models: BERTs (Devlin et al., 2019) that look at a picture, too (Li et al., 2022).
+
+The decoder writes: its words see what came before them. The encoder reads: its words see each other, and, to judge
+whether a text fits a picture, the picture.
 
 Layers are named after their modules in Hugging Face's BLIP, as in `vision`.
 """
@@ -13,9 +16,13 @@ from atelier.captioner.vision import gelu
 
 
 class TextLayer(layers.Layer):
-    """Attention to the words before, to the picture, then feed-forward; each added and normalised after (post-LN)."""
+    """Attention to words, to the picture, then feed-forward; each added and normalised after (post-LN).
 
-    def __init__(self, config: TextConfig, image_dim: int, **kwargs):
+    Args:
+        image_dim: numbers in each of the picture's vectors; `None`: the layer cannot look at pictures.
+    """
+
+    def __init__(self, config: TextConfig, image_dim: int | None, **kwargs):
         super().__init__(**kwargs)
         dim = config.hidden_size
         self.dim, self.image_dim, self.heads = dim, image_dim, config.num_attention_heads
@@ -28,11 +35,12 @@ class TextLayer(layers.Layer):
         self.value = layers.Dense(dim, name="attention.self.value")
         self.output_dense = layers.Dense(dim, name="attention.output.dense")
         self.output_norm = norm("attention.output.LayerNorm")
-        self.cross_query = layers.Dense(dim, name="crossattention.self.query")
-        self.cross_key = layers.Dense(dim, name="crossattention.self.key")
-        self.cross_value = layers.Dense(dim, name="crossattention.self.value")
-        self.cross_dense = layers.Dense(dim, name="crossattention.output.dense")
-        self.cross_norm = norm("crossattention.output.LayerNorm")
+        if image_dim is not None:
+            self.cross_query = layers.Dense(dim, name="crossattention.self.query")
+            self.cross_key = layers.Dense(dim, name="crossattention.self.key")
+            self.cross_value = layers.Dense(dim, name="crossattention.self.value")
+            self.cross_dense = layers.Dense(dim, name="crossattention.output.dense")
+            self.cross_norm = norm("crossattention.output.LayerNorm")
         self.fc1 = layers.Dense(config.intermediate_size, activation=gelu, name="intermediate.dense")
         self.fc2 = layers.Dense(dim, name="output.dense")
         self.norm = norm("output.LayerNorm")
@@ -40,126 +48,209 @@ class TextLayer(layers.Layer):
         self.dropout = layers.Dropout(config.hidden_dropout_prob)
 
     def build(self, shape=None):
-        picture_sized = (self.cross_key, self.cross_value)
-        own_sized = (self.query, self.key, self.value, self.output_dense, self.output_norm)
-        own_sized += (self.cross_query, self.cross_dense, self.cross_norm, self.fc1, self.norm)
+        own_sized = (self.query, self.key, self.value, self.output_dense, self.output_norm, self.fc1, self.norm)
+        if self.image_dim is not None:
+            own_sized += (self.cross_query, self.cross_dense, self.cross_norm)
+            for layer in (self.cross_key, self.cross_value):
+                layer.build((None, None, self.image_dim))
         for layer in own_sized:
             layer.build((None, None, self.dim))
-        for layer in picture_sized:
-            layer.build((None, None, self.image_dim))
         self.fc2.build((None, None, self.fc1.units))
 
     def read_image(self, image):
         """The picture's vectors (B, S, image_dim) as the (keys, values) of this layer, each (B, heads, S, d)."""
-        return split_heads(self.cross_key(image), self.heads), split_heads(self.cross_value(image), self.heads)
+        length = image.shape[1]
+        return tuple(split_heads(part(image), self.heads, length) for part in (self.cross_key, self.cross_value))
 
-    def read_words(self, x):
-        """Words (N, T, dim) as the (keys, values) of this layer, each (N, heads, T, d)."""
-        return split_heads(self.key(x), self.heads), split_heads(self.value(x), self.heads)
+    def read_words(self, x, length: int):
+        """Words (B * T, dim) as the (keys, values) of this layer, each (B, heads, T, d), with T = `length`."""
+        return tuple(split_heads(part(x), self.heads, length) for part in (self.key, self.value))
 
-    def call(self, x, words, image, mask, training=False):
-        """One layer's work on N rows of T words.
+    def call(self, x, words, image, mask, length: int, training=False):
+        """One layer's work on B rows of T words, which stand below each other: matrices are faster than stacks of them.
 
         Args:
-            x: (N, T, dim).
-            words: the (keys, values) to look back at, each (N, heads, L, d).
-            image: the (keys, values) of B pictures; each picture's N / B rows (its beams) stand together.
-            mask: booleans that broadcast to (N, heads, T, L): which words may be seen.
+            x: (B * T, dim).
+            words: the (keys, values) to look at, each (B, heads, L, d).
+            image: the (keys, values) of B pictures; `None`: no picture is looked at.
+            mask: booleans that broadcast to (B, heads, T, L): which words may be seen.
+            length: T.
         """
 
         def drop(y):
             return self.dropout(y, training=training)
 
-        def drop_weights(weights):
-            return self.attention_dropout(weights, training=training)
+        def look(query, seen, mask=None):
+            query = split_heads(query, self.heads, length)
+            context = attend(query, *seen, mask, lambda weights: self.attention_dropout(weights, training=training))
+            return ops.reshape(context, (-1, self.dim))
 
-        context = attend(split_heads(self.query(x), self.heads), *words, mask=mask, dropout=drop_weights)
-        x = self.output_norm(x + drop(self.output_dense(context)))
-        # The beams of a picture are just more queries to it, so its keys and values need no copies.
-        rows, length, dim = ops.shape(x)
-        batch = ops.shape(image[0])[0]
-        query = ops.reshape(self.cross_query(x), (batch, rows // batch * length, dim))
-        context = attend(split_heads(query, self.heads), *image, dropout=drop_weights)
-        context = ops.reshape(context, (rows, length, dim))
-        x = self.cross_norm(x + drop(self.cross_dense(context)))
+        x = self.output_norm(x + drop(self.output_dense(look(self.query(x), words, mask))))
+        if image is not None:
+            x = self.cross_norm(x + drop(self.cross_dense(look(self.cross_query(x), image))))
         return self.norm(x + drop(self.fc2(self.fc1(x))))
 
 
-class TextDecoder(layers.Layer):
+class TextModel(layers.Layer):
+    """What decoder and encoder have in common: embeddings, and a stack of layers.
+
+    Args:
+        image_dim: as of `TextLayer`.
+        prefix: of the layers' names.
+    """
+
+    def __init__(self, config: TextConfig, image_dim: int | None, prefix: str = "", **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        dim = config.hidden_size
+        self.word_embeddings = layers.Embedding(
+            config.vocab_size,
+            dim,
+            embeddings_initializer="truncated_normal",
+            name=f"{prefix}embeddings.word_embeddings",
+        )
+        self.position_embeddings = layers.Embedding(
+            config.max_position_embeddings, dim, name=f"{prefix}embeddings.position_embeddings"
+        )
+        self.embedding_norm = layers.LayerNormalization(
+            epsilon=config.layer_norm_eps, name=f"{prefix}embeddings.LayerNorm"
+        )
+        self.dropout = layers.Dropout(config.hidden_dropout_prob)
+        self.blocks = [
+            TextLayer(config, image_dim, name=f"{prefix}encoder.layer.{i}") for i in range(config.num_hidden_layers)
+        ]
+
+    def build(self, shape=None):
+        self.word_embeddings.build()
+        self.position_embeddings.build()
+        for layer in (self.embedding_norm, *self.blocks):
+            layer.build((None, None, self.config.hidden_size))
+
+    def _embed(self, ids, positions, training=False):
+        """(B, T) ids at (T,) positions -> (B * T, hidden_size)."""
+        x = self.word_embeddings(ids) + self.position_embeddings(positions)
+        x = ops.reshape(x, (-1, self.config.hidden_size))
+        return self.dropout(self.embedding_norm(x), training=training)
+
+
+class TextEncoder(TextModel):
+    """Tokens, and by choice a picture, to one vector for each token; the first ([CLS]) stands for the whole."""
+
+    def call(self, ids, mask, image=None, training=False):
+        """Read texts.
+
+        Args:
+            ids: (B, T) token ids.
+            mask: (B, T) booleans, false where a row is filled up.
+            image: (B, S, image_dim) picture vectors to be looked at.
+
+        Returns:
+            (B, T, hidden_size).
+        """
+        length = ids.shape[1]
+        x = self._embed(ids, ops.arange(length), training)
+        for block in self.blocks:
+            seen = None if image is None else block.read_image(image)
+            x = block(x, block.read_words(x, length), seen, mask[:, None, None, :], length=length, training=training)
+        return ops.reshape(x, (-1, length, self.config.hidden_size))
+
+
+class TextDecoder(TextModel):
     """Tokens and a picture to the scores (logits) of each next token."""
 
     def __init__(self, config: TextConfig, image_dim: int, **kwargs):
-        super().__init__(**kwargs)
-        self.config = config
+        super().__init__(config, image_dim, prefix="bert.", **kwargs)
         dim, eps = config.hidden_size, config.layer_norm_eps
-        self.word_embeddings = layers.Embedding(
-            config.vocab_size, dim, embeddings_initializer="truncated_normal", name="bert.embeddings.word_embeddings"
-        )
-        self.position_embeddings = layers.Embedding(
-            config.max_position_embeddings, dim, name="bert.embeddings.position_embeddings"
-        )
-        self.embedding_norm = layers.LayerNormalization(epsilon=eps, name="bert.embeddings.LayerNorm")
-        self.dropout = layers.Dropout(config.hidden_dropout_prob)
-        self.blocks = [
-            TextLayer(config, image_dim, name=f"bert.encoder.layer.{i}") for i in range(config.num_hidden_layers)
-        ]
         self.transform = layers.Dense(dim, activation=gelu, name="cls.predictions.transform.dense")
         self.transform_norm = layers.LayerNormalization(epsilon=eps, name="cls.predictions.transform.LayerNorm")
 
     def build(self, shape=None):
-        words = (None, None, self.config.hidden_size)
-        self.word_embeddings.build()
-        self.position_embeddings.build()
-        for layer in (self.embedding_norm, *self.blocks, self.transform, self.transform_norm):
-            layer.build(words)
+        super().build()
+        for layer in (self.transform, self.transform_norm):
+            layer.build((None, None, self.config.hidden_size))
         self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="cls.predictions.bias")
 
     def call(self, ids, image, training=False):
         """(B, T) token ids and (B, S, image_dim) picture vectors -> (B, T, vocab_size) logits."""
-        length = ops.shape(ids)[1]
+        length = ids.shape[1]
         mask = ops.tril(ops.ones((length, length), "bool"))  # a word sees itself and what came before
         x = self._embed(ids, ops.arange(length), training)
         for block in self.blocks:
-            x = block(x, block.read_words(x), block.read_image(image), mask, training=training)
-        return self._logits(x)
+            x = block(x, block.read_words(x, length), block.read_image(image), mask, length=length, training=training)
+        return self._logits(x, length)
 
     def read_image(self, image):
         """What the decoder needs of a picture, computed once: the (keys, values) of each layer."""
         return [block.read_image(image) for block in self.blocks]
 
-    def empty_cache(self, rows: int, length: int):
-        """Room for the keys and values of `length` words in `rows` rows, one (2, rows, heads, length, d) a layer."""
-        heads = self.config.num_attention_heads
-        shape = (2, rows, heads, length, self.config.hidden_size // heads)
-        return [ops.zeros(shape, "float32") for _ in self.blocks]
-
-    def step(self, ids, position, image, cache):
-        """`call` for one more word, with the keys and values of the words before taken from the cache.
+    def empty_cache(self, batch, rows: int, length: int, image, prompt=None):
+        """Room for the keys and values of `length` words of `rows` captions of each picture.
 
         Args:
-            ids: (N,) the newest token of each row.
-            position: () int32, its place in the row.
-            image: of `read_image`, for B pictures; N is a multiple of B.
+            batch: B pictures.
+            image: of `read_image`.
+            prompt: (P,) tokens that all captions begin with; they fill the first places.
+
+        Returns:
+            for each layer the keys, then for each the values, each (B, heads, length, rows, d).
+        """
+        heads = self.config.num_attention_heads
+        shape = (batch, heads, length, rows, self.config.hidden_size // heads)
+        if prompt is None:
+            return [ops.zeros(shape, "float32")] * (2 * len(self.blocks))
+        count = prompt.shape[0]
+        mask = ops.tril(ops.ones((count, count), "bool"))
+        x = self._embed(ops.broadcast_to(prompt, (batch, count)), ops.arange(count))
+        filled = ([], [])
+        for block, seen in zip(self.blocks, image, strict=True):
+            words = block.read_words(x, count)
+            x = block(x, words, seen, mask, length=count)
+            for part, kept in zip(words, filled, strict=True):
+                part = ops.broadcast_to(part[:, :, :, None], (batch, heads, count, *shape[3:]))
+                kept.append(ops.pad(part, ((0, 0), (0, 0), (0, length - count), (0, 0), (0, 0))))
+        return [*filled[0], *filled[1]]
+
+    def step(self, image, ids, place, origin, cache):
+        """`call` for one more word of every caption, with the keys and values of the words before from the cache.
+
+        A picture's captions stand beside each other like the words of one text; what each may look at tells a mask.
+        So captions may go on from other captions (in a beam search) without anything being moved in the cache.
+
+        Args:
+            image: of `read_image`.
+            ids: (B, rows) the newest token of each caption.
+            place: () int32, its place.
+            origin: (B, rows, T) int32: which row wrote each word of a caption, for the places up to `place`.
             cache: of `empty_cache` or an earlier step.
 
         Returns:
-            (N, vocab_size) logits, and the cache with this word in it.
+            (B, rows, vocab_size) logits, and the cache with this word in it.
         """
-        slots = ops.arange(ops.shape(cache[0])[3])
-        here = ops.reshape(slots == position, (1, 1, 1, -1, 1))
-        mask = slots <= position
-        x = self._embed(ids[:, None], position[None], False)  # (N, 1, dim)
-        filled = []
-        for block, seen, old in zip(self.blocks, image, cache, strict=True):
-            words = ops.where(here, ops.stack(block.read_words(x)), old)
-            x = block(x, (words[0], words[1]), seen, mask)
-            filled.append(words)
-        return self._logits(x)[:, 0], filled
+        heads, length, rows, width = cache[0].shape[1:]
+        here = ops.reshape(ops.arange(length) == place, (1, 1, -1, 1, 1))
+        mask = origin[..., None] == ops.arange(rows)  # (B, rows, T, rows)
+        mask = ops.logical_and(mask, (ops.arange(length) <= place)[:, None])
+        mask = ops.reshape(mask, (-1, 1, rows, length * rows))
+        x = self._embed(ids, place[None])
+        count, filled = len(self.blocks), ([], [])
+        for number, (block, seen) in enumerate(zip(self.blocks, image, strict=True)):
+            words = []
+            for part, new in enumerate(block.read_words(x, rows)):
+                whole = ops.where(here, new[:, :, None], cache[number + part * count])
+                filled[part].append(whole)
+                words.append(ops.reshape(whole, (-1, heads, length * rows, width)))
+            x = block(x, tuple(words), seen, mask, length=rows)
+        return self._logits(x, rows), [*filled[0], *filled[1]]
 
-    def _embed(self, ids, positions, training):
-        x = self.word_embeddings(ids) + self.position_embeddings(positions)
-        return self.dropout(self.embedding_norm(x), training=training)
-
-    def _logits(self, x):
+    def _logits(self, x, length: int):
+        """(B * T, hidden_size) -> (B, T, vocab_size)."""
         x = self.transform_norm(self.transform(x))
-        return ops.matmul(x, ops.transpose(self.word_embeddings.embeddings)) + self.bias  # tied to the embedding
+        logits = ops.matmul(x, ops.transpose(self.word_embeddings.embeddings)) + self.bias  # tied to the embedding
+        return ops.reshape(logits, (-1, length, self.config.vocab_size))
+
+
+def encoder_rows(ids, cls: int, pad: int):
+    """Rows of [DEC] tokens [SEP] -> (rows of [CLS] tokens [SEP], where there is no padding)."""
+    ids = ops.cast(ids, "int32")
+    first = ops.full_like(ids[:, :1], cls)
+    return ops.concatenate([first, ids[:, 1:]], axis=1), ids != pad

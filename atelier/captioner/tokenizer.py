@@ -31,6 +31,11 @@ class CaptionTokenizer:
         except Exception as error:  # the tokenizers library raises bare Exception
             raise CaptionerError(f"{path} is no readable tokenizer.json: {error}") from error
 
+    @property
+    def cls_id(self) -> int:
+        """The id of [CLS], with which a text to be compared with pictures begins."""
+        return self.tokenizer.token_to_id("[CLS]")
+
     def prompt_ids(self, prompt: str) -> list[int]:
         """What a caption begins with: [DEC] and the prompt's tokens, without [CLS] and [SEP]."""
         return [self.config.bos_token_id, *self.tokenizer.encode(prompt, add_special_tokens=False).ids]

@@ -1,5 +1,8 @@
 """Trains a small captioner on the project's captions: first on a frozen stem's features, then all of it.
 
+Two losses teach it (Li et al., "BLIP", 2022): the language loss, to write a picture's caption, and the image-text
+contrastive loss (ITC; Radford et al., "CLIP", 2021), to find a picture's caption among those of the whole batch.
+
 A Vision Transformer from scratch knows too little after a few thousand pictures, so its patches are cut from the
 feature map of an ImageNet MobileNetV2 (the "hybrid" of Dosovitskiy et al., 2021). Its features are computed once, for
 several augmented views of each picture, and everything behind it is trained on them; then the stem is tuned, too.
@@ -26,13 +29,14 @@ from tqdm import tqdm
 
 from atelier.captioner.augment import random_view
 from atelier.captioner.blip import Blip
-from atelier.captioner.compiling import compiled
-from atelier.captioner.config import BlipConfig, TextConfig, VisionConfig
+from atelier.captioner.compiling import compiled, constant
+from atelier.captioner.config import BlipConfig, RetrievalConfig, TextConfig, VisionConfig
 from atelier.captioner.evaluate import Judge
 from atelier.captioner.examples import find_examples, open_rgb, view_features
 from atelier.captioner.preprocessing import Preprocessor
+from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
-from atelier.captioner.weights import save_pretrained
+from atelier.captioner.weights import from_pretrained, load_weights, save_pretrained, to_tensors
 from atelier.images import write_atomically
 
 
@@ -45,11 +49,16 @@ class Recipe:
     num_attention_heads: int = 4
     vision_layers: int = 2  # the stem does most of the seeing
     text_layers: int = 4
+    encoder_layers: int = 2  # of the text encoder: to compare takes less than to write
+    embedding_size: int = 128  # of pictures and texts alike
     vocab_size: int = 3000
+    opening: int = 3  # tokens that name the medium, found greedily
     max_tokens: int = 28  # 99 % of the captions are no longer, [DEC] and [SEP] included
 
     views: int = 8
-    batch: int = 32
+    batch: int = 64  # the contrastive loss lives on many captions to choose from
+    contrast: float = 0.5  # the weight of the contrastive loss beside the language loss
+    temperature: float = 0.07  # of the contrastive loss at first, as in CLIP
     dropout: float = 0.15  # few captions: much of it
     label_smoothing: float = 0.1  # as in BLIP
     weight_decay: float = 0.05  # as in BLIP
@@ -89,30 +98,89 @@ class Recipe:
             bos_token_id=ids["[DEC]"],
             pad_token_id=ids["[PAD]"],
             sep_token_id=ids["[SEP]"],
+            opening=self.opening,
         )
-        return BlipConfig(vision, text)
+        return BlipConfig(vision, text, self.retrieval(text))
+
+    def retrieval(self, text: TextConfig) -> RetrievalConfig:
+        """The parts that compare texts with pictures, for a decoder of this shape."""
+        encoder = dataclasses.replace(text, num_hidden_layers=self.encoder_layers, opening=0)
+        return RetrievalConfig(encoder, self.embedding_size, matching=False)
+
+    @classmethod
+    def of(cls, settings: Sequence[str]) -> Recipe:
+        """The default recipe with some of its numbers set: `["rate=2e-4", "views=4"]`.
+
+        Raises:
+            ValueError: an unknown name, or a value that is no number of its kind.
+        """
+        kinds = {item.name: type(item.default) for item in dataclasses.fields(cls)}
+        chosen = {}
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            if name not in kinds:
+                raise ValueError(f"a captioner's recipe has no {name!r}; it has {', '.join(kinds)}")
+            try:
+                chosen[name] = kinds[name](value)
+            except ValueError:
+                raise ValueError(f"{name} is {kinds[name].__name__}, not {value!r}") from None
+        return cls(**chosen)
 
 
 class Teacher(keras.Model):
-    """A BLIP and what it is shown: feature maps while its stem is `frozen`, pixels afterwards."""
+    """A BLIP and what it is shown: feature maps while its stem is `frozen`, pixels afterwards.
 
-    def __init__(self, blip: Blip, frozen: bool, recipe: Recipe):
+    Args:
+        cls: the id of [CLS], with which the text encoder's rows begin where the decoder's begin with [DEC].
+    """
+
+    def __init__(self, blip: Blip, cls: int, frozen: bool, recipe: Recipe):
         super().__init__(name="teacher")
-        self.blip, self.frozen = blip, frozen
+        self.blip, self.cls, self.frozen, self.recipe = blip, cls, frozen, recipe
         blip.vision_model.stem.trainable = not frozen
+        self.log_scale = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(-math.log(recipe.temperature)), name="log_scale"
+        )
         self.built = True
         optimizer = keras.optimizers.AdamW(recipe.rate, weight_decay=recipe.weight_decay, global_clipnorm=1.0)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding", "log_scale"])
         optimizer.build(self.trainable_variables)
-        pad, smoothing = blip.config.text.pad_token_id, recipe.label_smoothing
         # XLA takes longer to compile these steps than it saves on a processor.
-        self.compile(optimizer, lambda ids, logits: caption_loss(ids, logits, pad, smoothing), jit_compile=False)
+        self.compile(optimizer, jit_compile=False)
 
     def call(self, inputs, training=False):
+        """(pictures, (B, T) `caption_rows`) -> logits of all words but the first, both embeddings, their scale."""
         picture, ids = inputs
         vision = self.blip.vision_model
         image = vision.encode(picture, training=training) if self.frozen else vision(picture, training=training)
-        return self.blip.text_decoder(ids, image, training=training)
+        logits = self.blip.text_decoder(ids[:, :-1], image, training=training)
+        texts = self.blip.embed_text(
+            *encoder_rows(ids, self.cls, self.blip.config.text.pad_token_id), training=training
+        )
+        return logits, self.blip.embed_image(image), texts, ops.exp(ops.minimum(self.log_scale, math.log(100.0)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The language loss and the contrastive loss of rows `y`."""
+        logits, images, texts, scale = y_pred
+        recipe = self.recipe
+        written = caption_loss(y[:, 1:], logits, self.blip.config.text.pad_token_id, recipe.label_smoothing)
+        same = ops.all(y[:, None] == y[None], axis=-1)
+        return written + recipe.contrast * contrastive_loss(images, texts, scale, same)
+
+
+def contrastive_loss(images, texts, scale, same):
+    """How hard it is to find each picture's text in the batch, and each text's picture (InfoNCE, in nats).
+
+    Args:
+        images, texts: (B, d) embeddings of length 1, a pair in each row.
+        scale: () factor of their cosines, one over the temperature.
+        same: (B, B) booleans: which texts are alike, so that each of them is right.
+    """
+    cosines = scale * ops.matmul(images, ops.transpose(texts))  # (B pictures, B texts)
+    right = ops.cast(same, cosines.dtype)
+    right = right / ops.sum(right, axis=1, keepdims=True)
+    both = ops.log_softmax(cosines, axis=1) + ops.log_softmax(cosines, axis=0)
+    return -0.5 * ops.mean(ops.sum(right * both, axis=1))
 
 
 def caption_loss(ids, logits, pad: int, smoothing: float = 0.0):
@@ -153,6 +221,7 @@ def train(
     *,
     minutes: float,
     stem_weights: str | Path = "imagenet",
+    start: str | Path | None = None,
     resume: bool = True,
     recipe: Recipe | None = None,
 ) -> dict[str, float]:
@@ -166,6 +235,8 @@ def train(
         out: the run's folder.
         minutes: of training in all, those of earlier calls included; the features are computed before that.
         stem_weights: a Keras weights file of MobileNetV2 without its top, or "imagenet", which downloads one.
+        start: a trained captioner to begin with, stem and vocabulary included; its shape counts, not the recipe's.
+            Where it has no text encoder, one is made of its decoder's first layers.
         resume: go on with the run in `out`, where there is one; otherwise begin anew.
         recipe: the numbers; those of the run that is resumed.
 
@@ -175,12 +246,13 @@ def train(
     Raises:
         FileNotFoundError: no captioned pictures (or too few to hold some back), or no stem weights.
         ValueError: `minutes` is not positive, or the run in `out` has another recipe.
+        CaptionerError: `start` cannot be loaded.
     """
     if minutes <= 0:
         raise ValueError(f"minutes is a number above 0, not {minutes}")
-    if stem_weights != "imagenet" and not Path(stem_weights).is_file():
+    if start is None and stem_weights != "imagenet" and not Path(stem_weights).is_file():
         raise FileNotFoundError(f"no stem weights at {stem_weights}")
-    run = Run(data, Path(out), recipe or Recipe(), stem_weights, resume)
+    run = Run(data, Path(out), recipe or Recipe(), stem_weights, start, resume)
     run.go_on(minutes * 60)
     return run.best
 
@@ -188,30 +260,48 @@ def train(
 class Run:
     """One training run: its pictures, its model, and how far it has come."""
 
-    def __init__(self, data, out: Path, recipe: Recipe, stem_weights, resume: bool):
+    def __init__(self, data, out: Path, recipe: Recipe, stem_weights, start, resume: bool):
         self.recipe, self.out, self.folder = recipe, out, out / "run"
         self.step, self.seconds, self.frozen, self.best = 0, 0.0, True, {}
         state = self._read_state() if resume else None
         keras.utils.set_random_seed(recipe.seed)
         self.pictures, held_out = find_examples(data, recipe.held_out)
         captions = [picture.caption for picture in self.pictures]
-        words = train_tokenizer(captions, recipe.vocab_size)
-        if state:
-            words = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        config = recipe.config(words.get_vocab_size())
-        self.model = Blip(config)
-        self.tokenizer = CaptionTokenizer(words, config.text)
+        if start is None:
+            self._begin(captions, resumed=state is not None)
+            self._load_stem(stem_weights)
+        else:
+            self._begin_with(Path(start))
         self.ids = self.tokenizer.caption_rows(captions, recipe.max_tokens)
         self.chances = chances([picture.medium for picture in self.pictures])
-        self.preprocessor = Preprocessor(recipe.image_size)
+        self.preprocessor = Preprocessor(self.model.config.vision.image_size)
         self.judge = Judge(self.model, self.tokenizer, self.preprocessor, held_out, recipe.max_tokens)
-        self.features = self._features(stem_weights)
-        self.teacher = Teacher(self.model, self.frozen, recipe)
+        self.features = self._features(start or stem_weights)
+        self.teacher = self._teacher()
         if state:
             for variable, value in zip(self._variables(), state, strict=True):
                 variable.assign(value)
+
+    def _begin(self, captions: list[str], resumed: bool) -> None:
+        """A new model, and a vocabulary that is learnt from the captions."""
+        path = self.folder / "tokenizer.json"
+        words = Tokenizer.from_file(str(path)) if resumed else train_tokenizer(captions, self.recipe.vocab_size)
+        write_atomically(path, words.to_str().encode())
+        config = self.recipe.config(words.get_vocab_size())
+        self.model, self.tokenizer = Blip(config), CaptionTokenizer(words, config.text)
+
+    def _begin_with(self, start: Path) -> None:
+        """A trained model, with a text encoder from its decoder if it has none."""
+        model, self.tokenizer, _ = from_pretrained(start)
+        if model.config.retrieval is None:
+            config = dataclasses.replace(model.config, retrieval=self.recipe.retrieval(model.config.text))
+            self.model = Blip(config)
+            load_weights(self.model, with_encoder(to_tensors(model), to_tensors(self.model)))
         else:
-            write_atomically(self.folder / "tokenizer.json", words.to_str().encode())
+            self.model = model
+
+    def _teacher(self) -> Teacher:
+        return Teacher(self.model, self.tokenizer.cls_id, self.frozen, self.recipe)
 
     def go_on(self, until: float) -> None:
         """Train until so many seconds have been trained in all; then judge and save."""
@@ -223,7 +313,7 @@ class Run:
             started = perf_counter()
             if self.frozen and self.seconds > until * recipe.frozen_share:
                 self.frozen, self.step = False, 0
-                self.teacher = Teacher(self.model, False, recipe)
+                self.teacher = self._teacher()
             begin, end = (0.0, recipe.frozen_share) if self.frozen else (recipe.frozen_share, 1.0)
             progress = (self.seconds / until - begin) / (end - begin)
             peak = recipe.rate if self.frozen else recipe.tuning_rate
@@ -248,7 +338,7 @@ class Run:
         """One step: the loss of its batch. Which pictures and views it sees follows from its number alone."""
         recipe, batch = self.recipe, self.recipe.batch
         rng = np.random.default_rng([recipe.seed, self.frozen, self.step])
-        chosen = rng.choice(len(self.pictures), batch, p=self.chances)
+        chosen = rng.choice(len(self.pictures), batch, replace=len(self.pictures) < batch, p=self.chances)
         if self.frozen:
             views = rng.integers(recipe.views, size=batch)
             shown = np.stack([self.features[view][index] for view, index in zip(views, chosen, strict=True)])
@@ -257,7 +347,7 @@ class Run:
             pictures = [self.pictures[index] for index in chosen]
             shown = self.preprocessor([random_view(open_rgb(one.path), one.caption, rng) for one in pictures])
         ids = self.ids[chosen]
-        return float(self.teacher.train_on_batch((shown, ids[:, :-1]), ids[:, 1:]))
+        return float(self.teacher.train_on_batch((shown, ids), ids))
 
     def _judge(self, loss: float | None) -> None:
         """Judge the model, log the figures, and keep it in `out` if it is the best so far."""
@@ -265,30 +355,35 @@ class Run:
         record = {"minutes": round(self.seconds / 60, 2), "step": self.step, "frozen": self.frozen, "training": loss}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record | figures) + "\n")
-        if not self.best or sum_of_losses(figures) < sum_of_losses(self.best):
+        if not self.best or goodness(figures) > goodness(self.best):
             self.best = figures
             save_pretrained(self.out, self.model, self.tokenizer, self.preprocessor, "float16")
 
-    def _features(self, stem_weights) -> list[np.ndarray]:
-        """The frozen stem's features of every view, from the ImageNet weights that the model starts from."""
-        recipe, stem = self.recipe, self.model.vision_model.stem
+    def _load_stem(self, weights) -> None:
+        """The ImageNet weights that a new model's stem starts from."""
+        stem = self.model.vision_model.stem
         try:
-            if stem_weights == "imagenet":
+            if weights == "imagenet":
                 shape = stem.input_shape[1:]
-                imagenet = keras.applications.MobileNetV2(include_top=False, weights=stem_weights, input_shape=shape)
+                imagenet = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=shape)
                 stem.set_weights(imagenet.get_weights())
             else:
-                stem.load_weights(stem_weights)
+                stem.load_weights(weights)
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
-            raise FileNotFoundError(f"no MobileNetV2 weights from {stem_weights}: {error}") from error
-        feature_map = compiled(self.model.vision_model.feature_map, self.model.variables)
+            raise FileNotFoundError(f"no MobileNetV2 weights from {weights}: {error}") from error
+
+    def _features(self, origin) -> list[np.ndarray]:
+        """The frozen stem's features of every view; `origin` says where the stem's weights came from."""
+        recipe, vision = self.recipe, self.model.vision_model
+        size = vision.config.image_size
+        feature_map = compiled(constant(vision.feature_map, vision.stem.variables), vision.stem.variables)
 
         def embed(images):
             pixels = self.preprocessor(images + images[:1] * (recipe.batch - len(images)))  # one shape, compiled once
             return ops.convert_to_numpy(feature_map(pixels))[: len(images)]
 
         # Features of other pictures, of another size, or from another stem are other features.
-        about = [recipe.image_size, str(stem_weights), *((one.path.name, one.caption) for one in self.pictures)]
+        about = [size, str(origin), *((one.path.name, one.caption) for one in self.pictures)]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
         return view_features(self.folder / f"features-{key}", self.pictures, recipe.views, embed, recipe.batch)
 
@@ -317,6 +412,12 @@ class Run:
             return [state[name] for name in sorted(set(state.files) - {"about"})]
 
 
-def sum_of_losses(figures: dict[str, float]) -> float:
-    """What decides which captioner is best: sharp and enlarged pictures count alike."""
-    return figures["loss"] + figures["loss_64px"]
+def with_encoder(tensors: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A captioner's tensors, and for a text encoder (as `wanted` has one) the decoder's where it has the like."""
+    decoder = {name.replace("text_decoder.bert.", "text_encoder."): value for name, value in tensors.items()}
+    return wanted | decoder | tensors
+
+
+def goodness(figures: dict[str, float]) -> float:
+    """What decides which captioner is best: captions of sharp and enlarged pictures, and finding the right one."""
+    return figures["cider"] + figures["cider_64px"] + figures["recall_5"]

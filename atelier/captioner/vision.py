@@ -42,7 +42,8 @@ class VisionBlock(layers.Layer):
 
     def call(self, x, training=False):
         # One packed projection: the first third of its outputs are the queries, then the keys, then the values.
-        query, key, value = (split_heads(part, self.heads) for part in ops.split(self.qkv(self.layer_norm1(x)), 3, -1))
+        packed = ops.split(self.qkv(self.layer_norm1(x)), 3, -1)
+        query, key, value = (split_heads(part, self.heads, x.shape[1]) for part in packed)
         context = attend(query, key, value, dropout=lambda w: self.attention_dropout(w, training=training))
         x = x + self.dropout(self.projection(context), training=training)
         return x + self.dropout(self.fc2(self.fc1(self.layer_norm2(x))), training=training)
@@ -94,9 +95,9 @@ class VisionModel(layers.Layer):
     def encode(self, features, training=False):
         """Patches of a feature map -> (B, 1 + grid * grid, hidden_size), the class token first."""
         x = self.patch_embedding(features)  # (B, grid, grid, hidden)
-        batch, height, width, dim = ops.shape(x)
-        x = ops.reshape(x, (batch, height * width, dim))
-        x = ops.concatenate([ops.broadcast_to(self.class_embedding, (batch, 1, dim)), x], axis=1)
+        height, width, dim = x.shape[1:]
+        x = ops.reshape(x, (-1, height * width, dim))
+        x = ops.concatenate([ops.broadcast_to(self.class_embedding, (ops.shape(x)[0], 1, dim)), x], axis=1)
         x = x + self.position_embedding
         for block in self.blocks:
             x = block(x, training=training)

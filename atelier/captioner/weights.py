@@ -11,22 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from atelier.captioner.blip import Blip
+from atelier.captioner.checkpoints import read_tensors
 from atelier.captioner.config import BlipConfig
 from atelier.captioner.errors import CaptionerError
+from atelier.captioner.hub import CONFIG, PREPROCESSOR, TOKENIZER, WEIGHTS, locate, weights_file
 from atelier.captioner.preprocessing import Preprocessor
 from atelier.captioner.tokenizer import CaptionTokenizer
 from atelier.images import write_atomically
 
-CONFIG, WEIGHTS, TOKENIZER, PREPROCESSOR = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "preprocessor_config.json",
-)
 WORDS = {
     "kernel": "weight",
     "gamma": "weight",
@@ -75,40 +70,32 @@ def load_weights(model: Blip, tensors: Mapping[str, np.ndarray], source: str = "
     for variable in model.weights:
         name, order = tensor_name(variable.path), axes(variable.path, len(variable.shape))
         value = np.asarray(tensors[name], np.float32)
+        found = value.shape
         if order and value.ndim == len(order):
             value = value.transpose(np.argsort(order))
         if value.shape != tuple(variable.shape):
-            found = tuple(tensors[name].shape)
             raise CaptionerError(f"{source}: {name} has shape {found}, which config.json does not describe")
         variable.assign(value)
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file; `CaptionerError` where it is missing, truncated or corrupt."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CaptionerError(f"{path} is no readable safetensors file: {error}") from error
-
-
-def from_pretrained(folder: Path) -> tuple[Blip, CaptionTokenizer, Preprocessor]:
-    """Build a BLIP from a folder in Hugging Face's layout.
+def from_pretrained(source: str | Path) -> tuple[Blip, CaptionTokenizer, Preprocessor]:
+    """Build a BLIP from a folder in Hugging Face's layout, or from the hub.
 
     Raises:
         CaptionerError: a file is missing or broken, or the files do not fit each other.
     """
-    if not folder.is_dir():
-        raise CaptionerError(f"no captioner at {folder}: it is not a folder")
+    folder = locate(source)
     config = BlipConfig.from_file(folder / CONFIG)
     preprocessor = Preprocessor.from_file(folder / PREPROCESSOR)
     if preprocessor.size != config.vision.image_size:
         raise CaptionerError(
             f"{folder}: pictures of {preprocessor.size} pixels for a model of {config.vision.image_size} pixels"
         )
-    tokenizer = CaptionTokenizer.from_file(folder / TOKENIZER, config.text)
-    tensors = read_tensors(folder / WEIGHTS)
+    tokenizer = CaptionTokenizer.from_file(folder / TOKENIZER, config.text or config.retrieval.text)
+    weights = weights_file(folder)
+    tensors = read_tensors(weights)
     model = Blip(config)
-    load_weights(model, tensors, str(folder / WEIGHTS))
+    load_weights(model, tensors, str(weights))
     return model, tokenizer, preprocessor
 
 
@@ -124,7 +111,7 @@ def save_pretrained(
         CONFIG: model.config.to_json().encode(),
         TOKENIZER: tokenizer.tokenizer.to_str(pretty=True).encode(),
         PREPROCESSOR: preprocessor.to_json().encode(),
-        WEIGHTS: save(to_tensors(model, dtype), metadata={"format": "pt"}),
+        WEIGHTS[0]: save(to_tensors(model, dtype), metadata={"format": "pt"}),
     }
     for name, data in files.items():
         write_atomically(folder / name, data)

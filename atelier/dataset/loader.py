@@ -14,10 +14,44 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atelier.dataset.source import Picture
+from atelier.dataset.source import Picture, find_pictures
 from atelier.images import open_picture
 from atelier.progress import progress_bar
 from atelier.seeds import STYLES
+
+
+def training_pictures(
+    folders: Sequence[str | Path], resolution: int, cache: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All that a training sees, from folders of picture files and from data sets that `prepare` made.
+
+    Args:
+        resolution, cache: as for `load_images` and `load_shards`.
+
+    Returns:
+        (N, resolution, resolution, 3) uint8, memory-mapped where it is one folder with a cache or all are of picture
+        files, and (N,) int64 indices into `STYLES`.
+
+    Raises:
+        FileNotFoundError: no pictures to train on.
+        ValueError: a file is not a readable picture.
+    """
+    parts = [load_shards(folder, resolution, cache=cache) for folder in folders if is_prepared(folder)]
+    if loose := [folder for folder in folders if not is_prepared(folder)]:
+        pictures = [picture for picture in find_pictures(*loose) if picture.split == "training" and picture.medium]
+        if not pictures:
+            raise FileNotFoundError(f"no pictures to train on below {', '.join(map(str, loose))}, only others")
+        styles = np.array([STYLES.index(picture.medium) for picture in pictures])
+        parts.append((load_images(pictures, resolution, cache), styles))
+    if len(parts) == 1:
+        return parts[0]
+    images, styles = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(styles)
+
+
+def is_prepared(folder: str | Path) -> bool:
+    """Whether a folder holds shards of `python -m atelier prepare`."""
+    return any(Path(folder).glob("part-*.parquet")) or any(Path(folder).glob("shards/part-*.parquet"))
 
 
 def load_images(pictures: Sequence[Picture], resolution: int, cache: Path | None = None) -> np.ndarray:

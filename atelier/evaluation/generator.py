@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from atelier.config import Config
 from atelier.dataset.source import Picture
 from atelier.evaluation import plots
 from atelier.evaluation.copies import ALIKE, close_pairs, hash_images, nearest_hashes_mirrored, pixel_difference
+from atelier.evaluation.detector import share_called_human
 from atelier.evaluation.features import FeatureNetwork
 from atelier.evaluation.medium import MediumClassifier
 from atelier.evaluation.metrics import (
@@ -45,13 +47,15 @@ def evaluate_generator(
     truncation: float | None = None,
     features: str | Path | None = None,
     classes: str | Path | None = None,
+    detector: str | Path | None = None,
     full_size: bool = False,
     all_training: bool = False,
     cache: str | Path | None = None,
 ) -> dict:
     """Measure a generator against held-out and training pictures, and those against each other (the floor).
 
-    Writes `figures.json`, `neighbours.png` (shows pictures of the data set: mind their rights) and `figures.png`.
+    Writes `figures.json`, `neighbours.png` (shows pictures of the data set: mind their rights), `figures.png`, and
+    `gallery/` (a sheet a medium, as `main()` paints its first seeds).
 
     Args:
         generator: a generator.h5.
@@ -62,6 +66,7 @@ def evaluate_generator(
         truncation: of the latents, as `latent_from_seed`: less of it raises precision and lowers recall.
         features: the feature network, as `FeatureNetwork.load`.
         classes: the network of class probabilities, as `FeatureNetwork.load_classes`.
+        detector: a detector.h5 that says which pictures it takes for a human's; where there is none, nobody says.
         full_size: compare with the real pictures at their own size, not at the generator's.
         all_training: search neighbours by features among all training pictures, not only two samples of them.
         cache: keeps features of real pictures (default: `cache` in `out`).
@@ -145,6 +150,7 @@ def evaluate_generator(
         }
         | _nearest(bits, distances)
         | _suspects(images, media, bits, by_hash, real.training),
+        "detector": share_called_human(detector, images) if detector and Path(detector).is_file() else None,
         "floor": _floor(real, seen["held out"], sample, other_sample, sample_classes, seed)
         | {"medium_fidelity": judge.accuracy(seen["held out"], held_out_media)}
         | {"copies": _held_out_copies(real, seen)},
@@ -153,6 +159,8 @@ def evaluate_generator(
     write_atomically(out / "figures.json", json.dumps(figures, indent=1, ensure_ascii=False).encode())
     nearest = [(training[index], real.training[other]) for index, other in zip(by_features, by_hash, strict=True)]
     write_atomically(out / "neighbours.png", plots.neighbours(images, media, nearest, distances, bits))
+    for style in STYLES:
+        write_atomically(out / "gallery" / f"{style}.jpg", plots.gallery(painter, style, Config().truncation))
     write_atomically(out / "figures.png", plots.overview(seen["held out"], seen["generated"], media, judge))
     return figures
 

@@ -12,8 +12,9 @@ from atelier.dataset.source import Picture
 from atelier.evaluation.features import resized
 from atelier.evaluation.medium import MediumClassifier
 from atelier.evaluation.real import squared
-from atelier.images import contact_sheet
-from atelier.seeds import STYLES
+from atelier.generator.painter import Painter
+from atelier.images import contact_sheet, to_picture
+from atelier.seeds import STYLES, latent_from_seed
 
 SHOWN = 4
 SIDE = 128
@@ -23,6 +24,14 @@ GAP = 18
 def small(picture: Picture) -> np.ndarray:
     """A file as (SIDE, SIDE, 3) uint8."""
     return squared(picture, SIDE)
+
+
+def gallery(painter: Painter, style: str, truncation: float | None) -> bytes:
+    """A JPEG of what the seeds 0 ... 15 give in a medium, in two rows, nothing picked."""
+    latents = np.stack([latent_from_seed(seed, painter.latent_dim, truncation) for seed in range(16)])
+    sheet = io.BytesIO()
+    to_picture(contact_sheet(list(painter.paint(latents, [style] * 16)), columns=8)).save(sheet, "JPEG", quality=90)
+    return sheet.getvalue()
 
 
 def neighbours(

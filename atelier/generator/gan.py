@@ -10,7 +10,7 @@ from atelier.generator.losses import LOSSES
 
 
 class GAN(keras.Model):
-    """Generator against discriminator, and against a second one that looks through frozen features, where given.
+    """Generator against one discriminator or several: of pixels, of patches, of frozen features.
 
     All losses are one sum: the generator's part sees the discriminators with their weights held still, the
     discriminators' part sees the pictures held still, so one gradient step trains everybody.
@@ -19,8 +19,10 @@ class GAN(keras.Model):
 
     Args:
         generator, average: two equal networks as `build_generator` makes them.
-        discriminator: of pixels, as `build_discriminator` makes it; `None` leaves all to the features.
+        discriminator: of pixels, as `build_discriminator` makes it, or `None`. If it is for smaller pictures than the
+            generator's, it sees them averaged down.
         eye, heads: as `build_eye` and `build_heads` make them, or `None`.
+        patches: as `build_patch_discriminator` makes it, or `None`.
         loss: a name out of `LOSSES`.
         augment: names out of `augment.POLICIES`.
         gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
@@ -38,6 +40,7 @@ class GAN(keras.Model):
         discriminator=None,
         eye=None,
         heads=None,
+        patches=None,
         *,
         loss="non-saturating",
         augment=(),
@@ -46,7 +49,8 @@ class GAN(keras.Model):
         seed=0,
     ):
         super().__init__()
-        self.generator, self.discriminator, self.eye, self.heads = generator, discriminator, eye, heads
+        self.generator, self.discriminator, self.patches = generator, discriminator, patches
+        self.eye, self.heads = eye, heads
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, seed=seed)
         self.average = average
@@ -67,16 +71,28 @@ class GAN(keras.Model):
         fake = self.augment(y_pred)
         games = []
         if self.discriminator is not None:
-            games.append(self._play(self.discriminator, [real], [fake], style))
+            games.append(self._play(self.discriminator, [self._seen(real)], [self._seen(fake)], style))
         if self.heads is not None:
             games.append(self._play(self.heads, self.eye(real, training=False), self.eye(fake, training=False), style))
+        if self.patches is not None:
+            games.append(self._play(self.patches, [real], [fake], style))
         g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
         for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake), strict=True):
             tracker.update_state(value)
         if self.gradient_penalty:
-            d_loss = d_loss + self._penalty(real, style)
+            d_loss = d_loss + self._penalty(self._seen(real), style)
         self._update_average()
         return g_loss + d_loss
+
+    @property
+    def judges(self) -> list[keras.Model]:
+        """The networks that learn to tell."""
+        return [judge for judge in (self.discriminator, self.heads, self.patches) if judge is not None]
+
+    def _seen(self, images):
+        """Pictures at the size at which the discriminator of pixels looks."""
+        times = images.shape[1] // self.discriminator.inputs[0].shape[1]
+        return ops.average_pool(images, times, times) if times > 1 else images
 
     def _play(self, judge, real, fake, style):
         """One judge's game: the generator's loss, the judge's, and how often it tells real and generated right.

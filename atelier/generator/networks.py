@@ -29,7 +29,12 @@ def _channels(size: int, width: int) -> int:
 
 
 def build_generator(
-    resolution: int = 64, latent_dim: int = 128, width: int = 32, excitation: bool = False, subpixel: bool = False
+    resolution: int = 64,
+    latent_dim: int = 128,
+    width: int = 32,
+    excitation: bool = False,
+    subpixel: bool = False,
+    grain: bool = False,
 ) -> keras.Model:
     """A functional model of built-in layers only, so that its .h5 file loads without this package.
 
@@ -40,7 +45,11 @@ def build_generator(
         excitation: small maps weigh the channels of large ones (skip-layer excitation, Liu et al., "Towards
             faster and stabilized GAN training", 2021).
         subpixel: the largest maps have half the picture's side, and each of their places paints 2x2 pixels (Shi et
-            al., "Real-time single image super-resolution", 2016): a third of the time of maps at full size.
+            al., "Real-time single image super-resolution", 2016): a third of the time of maps at full size. What
+            they paint is added to a picture that, averaged over those 2x2, is the one of half the side again.
+        grain: maps of noise, each a product of the latent, enter from 16 pixels on. Without them all texture has to
+            come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw such
+            noise anew for every picture; here a latent always gives the same picture.)
 
     Returns:
         a model from `latent` (N, latent_dim) float32 and `style` (N,) int32 (an index into `STYLES`)
@@ -62,17 +71,20 @@ def build_generator(
         # (Odena et al., "Deconvolution and checkerboard artifacts", 2016).
         x = layers.UpSampling2D()(x)
         x = _conv(channels, 3, use_bias=False, name=f"up_{size}")(x)
+        if grain and size >= 16:
+            x = layers.Add()([x, _grain(latent, size, channels)])
         x = layers.ReLU()(_modulated_batch_norm(x, code))
         if excitation and size in EXCITED_BY:
             x = _excite(x, maps[EXCITED_BY[size]])
         maps[size] = x
         image = _add_to(image, _conv(3, 3, dtype="float32", name=f"to_rgb_{size}")(x))
     if subpixel:
-        x = layers.ReLU()(_conv(2 * channels, 3, name=f"detail_{resolution}")(x))
+        x = layers.ReLU()(_conv(3 * channels, 3, name=f"detail_{resolution}")(x))
         x = _conv(12, 3, dtype="float32", name=f"to_rgb_{resolution}")(x)
         x = layers.Reshape((size, size, 2, 2, 3), dtype="float32")(x)
         x = layers.Permute((1, 3, 2, 4, 5), dtype="float32")(x)  # (N, size, 2, size, 2, 3)
-        image = _add_to(image, layers.Reshape((resolution, resolution, 3), dtype="float32")(x))
+        x = layers.Reshape((resolution, resolution, 3), dtype="float32")(x)
+        image = layers.Add(dtype="float32")([_enlarge(image), x])
     image = layers.Activation("tanh", dtype="float32", name="image")(image)
     return keras.Model([latent, style], image, name="generator")
 
@@ -119,6 +131,25 @@ def _add_to(image, rgb):
     return layers.Add(dtype="float32")([larger, rgb])
 
 
+def _enlarge(image):
+    """Twice the side, smooth, and of exactly the same 2x2 means: what judged the small picture sees it unchanged.
+
+    One step of back-projection (Irani and Peleg, "Improving resolution by image registration", 1991).
+    """
+    smooth = layers.UpSampling2D(interpolation="bilinear", dtype="float32")(image)
+    lost = layers.Subtract(dtype="float32")([image, layers.AveragePooling2D(2, dtype="float32")(smooth)])
+    return layers.Add(dtype="float32")([smooth, layers.UpSampling2D(dtype="float32")(lost)])
+
+
+def _grain(latent, size: int, channels: int):
+    """Noise that the latent decides, (N, size, size, channels); at first its weight is 0."""
+    maps = 1 if size > 32 else 2  # the large ones have most of the weights
+    spread = initializer(latent.shape[-1] ** -0.5)  # so that the noise has variance 1
+    noise = layers.Dense(size * size * maps, use_bias=False, kernel_initializer=spread, name=f"grain_{size}")(latent)
+    noise = layers.Reshape((size, size, maps))(noise)
+    return layers.Conv2D(channels, 1, use_bias=False, kernel_initializer="zeros", name=f"grained_{size}")(noise)
+
+
 def _modulated_batch_norm(x, code):
     """Batch norm whose scale and shift are linear in the code (latent and style)."""
     size, channels = x.shape[1], x.shape[-1]
@@ -145,7 +176,7 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
 
     Layers are matched by name. The sizes that the trained one lacks begin by adding nothing to the picture, so the
     new generator first paints the trained one's pictures, enlarged (the idea of Karras et al., "Progressive
-    growing of GANs", 2018, with the fade-in left to the weights).
+    growing of GANs", 2018, with the fade-in left to the weights). Grain that it lacks begins with a weight of 0.
 
     Raises:
         ValueError: a layer of the trained generator has no place in the new one.
@@ -161,7 +192,7 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
             raise ValueError(f"layer {layer.name} of the trained generator does not fit: other widths, or another kind")
         place.set_weights(weights)
     for name, layer in places.items():
-        if name.startswith("to_rgb_"):
+        if name.startswith(("to_rgb_", "grained_")):
             layer.set_weights([weight * 0.0 for weight in layer.get_weights()])
     return generator
 
@@ -203,6 +234,32 @@ def build_discriminator(resolution: int = 64, width: int = 32, spectral_norm: bo
     table = {"embeddings_initializer": initializer(), "dtype": "float32", "name": "styles"}
     match = ops.mean(x, axis=(1, 2)) * layers.Embedding(len(STYLES), x.shape[-1], **table)(style)
     return keras.Model([image, style], realness + ops.sum(match, axis=-1, keepdims=True), name="discriminator")
+
+
+def build_patch_discriminator(resolution: int = 128, width: int = 32) -> keras.Model:
+    """As `build_discriminator`, but its (N, (resolution / 8) ** 2) logits judge a patch of 38 pixels' side each.
+
+    It knows texture and nothing of composition (Isola et al., "Image-to-image translation with conditional
+    adversarial networks", 2017), so it goes beside a judge that sees the whole.
+
+    Raises:
+        ValueError: the resolution is no power of two >= 16.
+    """
+    check_resolution(resolution)
+    image = keras.Input((resolution, resolution, 3), name="image")
+    style = keras.Input((), name="style", dtype="int32")
+    x = image
+    for number in range(3):
+        channels = width * 2**number // 2
+        x = _conv(channels, 4, strides=2, use_bias=number == 0, name=f"down_{resolution >> (number + 1)}")(x)
+        x = layers.LeakyReLU(0.2)(layers.BatchNormalization()(x) if number else x)
+    x = layers.BatchNormalization()(_conv(channels, 3, use_bias=False, name="around")(x))
+    x = layers.Activation("linear", dtype="float32")(layers.LeakyReLU(0.2)(x))  # (N, h, w, C)
+    realness = _conv(1, 1, dtype="float32", name="realness")(x)
+    table = {"embeddings_initializer": initializer(), "dtype": "float32", "name": "styles"}
+    match = ops.einsum("nhwc,nc->nhw", x, layers.Embedding(len(STYLES), channels, **table)(style))
+    logits = layers.Flatten(dtype="float32")(realness + match[..., None] / channels**0.5)
+    return keras.Model([image, style], logits, name="patches")
 
 
 def check_resolution(resolution: int) -> None:

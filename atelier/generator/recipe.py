@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from atelier.generator.augment import POLICIES
 from atelier.generator.losses import LOSSES
 from atelier.generator.networks import check_resolution
+from atelier.recipes import recipe_of
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,11 @@ class Recipe:
     latent_dim: int = 128
     generator: str = "skip"  # or "dcgan", the published arrangement
     excitation: bool = False  # small maps weigh the channels of large ones
+    grain: bool = False  # noise of the latent's making enters from 16 pixels on
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
-    judges: tuple[str, ...] = ("pixels",)  # "pixels", "features" (through a frozen MobileNetV2), or both
+    judges: tuple[str, ...] = ("pixels",)  # any of "pixels", "features" (through a frozen MobileNetV2), "patches"
+    pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
     discriminator_width: int = 32
     spectral_norm: bool = False  # in the discriminator of pixels, in place of batch norm
     features: str = "imagenet"  # MobileNetV2's weights: a file, or "imagenet" to download them
@@ -33,7 +36,6 @@ class Recipe:
     beta_1: float = 0.5
     augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
-    finest_only: bool = False  # only what paints the finest detail learns; needs subpixel and a trained generator
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
     seed: int = 0
@@ -45,13 +47,7 @@ class Recipe:
         Raises:
             ValueError: no such setting, or not a value of its kind.
         """
-        kinds, changed = {field.name: type(field.default) for field in fields(cls)}, {}
-        for setting in settings:
-            name, equals, value = setting.partition("=")
-            if not equals or name not in kinds:
-                raise ValueError(f"a setting is NAME=VALUE with a name out of {', '.join(kinds)}, not {setting!r}")
-            changed[name] = _parse(value, kinds[name], name)
-        return cls(**changed)
+        return recipe_of(cls, settings)
 
     def check(self) -> None:
         """`ValueError` if a setting is none of those that there are."""
@@ -60,10 +56,12 @@ class Recipe:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if not self.judges or set(self.judges) - {"pixels", "features"}:
-            raise ValueError(f"judges are pixels, features, or both, not {', '.join(self.judges) or 'none'}")
-        if self.finest_only and not self.subpixel:
-            raise ValueError("finest_only needs subpixel, whose last layers are the finest")
+        if not self.judges or set(self.judges) - {"pixels", "features", "patches"}:
+            raise ValueError(f"judges are any of pixels, features, patches, not {', '.join(self.judges) or 'none'}")
+        if self.pixels_size:
+            check_resolution(self.pixels_size)
+            if self.pixels_size > self.resolution:
+                raise ValueError(f"pixels_size is at most the resolution {self.resolution}, not {self.pixels_size}")
         if self.gradient_penalty and "pixels" not in self.judges:
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
         if self.gradient_penalty and self.mixed_precision:
@@ -79,14 +77,3 @@ class Recipe:
             raise ValueError(f"augment names {', '.join(POLICIES)}, not {', '.join(sorted(unknown))}")
         if "features" in self.judges and (self.feature_size < 32 or self.feature_size % 32):
             raise ValueError(f"feature_size is a multiple of 32, not {self.feature_size}")
-
-
-def _parse(value: str, kind: type, name: str):
-    if kind is tuple:
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if kind is bool and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    try:
-        return kind(value) if kind is not bool else {}[value]
-    except (ValueError, KeyError):
-        raise ValueError(f"{name} is a {kind.__name__}, not {value!r}") from None

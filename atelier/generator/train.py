@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
-import os
 import shutil
 import zipfile
 import zlib
@@ -18,11 +16,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from atelier.dataset.loader import batches, load_images
-from atelier.dataset.source import find_pictures
+from atelier.dataset.loader import batches, training_pictures
+from atelier.generator.detail import load_generator
 from atelier.generator.eye import build_eye, build_heads
 from atelier.generator.gan import GAN
-from atelier.generator.networks import build_dcgan_generator, build_discriminator, build_generator, grow
+from atelier.generator.networks import (
+    build_dcgan_generator,
+    build_discriminator,
+    build_generator,
+    build_patch_discriminator,
+    grow,
+)
 from atelier.generator.recipe import Recipe
 from atelier.images import contact_sheet, png_bytes, to_uint8, write_atomically
 from atelier.progress import progress_bar
@@ -35,6 +39,7 @@ from atelier.training import (
     TrainingError,
     append_row,
     load_state,
+    save_model,
     save_state,
 )
 
@@ -53,7 +58,9 @@ def train(
     devices: int = 1,
     clock: Callable[[], float] | None = None,
 ) -> Path:
-    """Train on the pictures below the `data` folders and return the path of the generator.h5 made.
+    """Train on the pictures of the `data` folders and return the path of the generator.h5 made.
+
+    A folder holds picture files, or the shards that `python -m atelier prepare` made.
 
     `out` gets `checkpoint.npz` (with it and `resume`, the same call goes on exactly where it stopped),
     `recipe.json`, `history.csv`, `samples/*.png` (one latent a row, one style a column), `logs/` for TensorBoard,
@@ -82,11 +89,7 @@ def train(
     resume = resume and checkpoint.exists()
     _keep_recipe(out / "recipe.json", recipe, resume)
 
-    pictures = [p for p in find_pictures(*data) if p.split == "training" and p.medium]
-    if not pictures:
-        raise FileNotFoundError(f"no pictures to train on below {', '.join(map(str, data))}, only others")
-    images = load_images(pictures, recipe.resolution, cache=out / "cache")
-    styles = np.array([STYLES.index(picture.medium) for picture in pictures])
+    images, styles = training_pictures(data, recipe.resolution, out / "cache")
 
     keras.utils.set_random_seed(recipe.seed)
     with _setting(recipe, devices):
@@ -141,7 +144,8 @@ def build_recipe_generator(recipe: Recipe) -> keras.Model:
     """A fresh generator of the recipe's kind."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
-    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, recipe.excitation, recipe.subpixel)
+    extras = {"excitation": recipe.excitation, "subpixel": recipe.subpixel, "grain": recipe.grain}
+    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras)
 
 
 def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Path | None = None) -> GAN:
@@ -152,26 +156,23 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
     """
     generator = build_recipe_generator(recipe)
     if start:
-        try:
-            trained = keras.models.load_model(start, compile=False)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"no generator to start with at {start}: {error}") from error
-        grow(generator, trained)
-    if recipe.finest_only:
-        for layer in generator.layers:
-            layer.trainable = layer.name in (f"detail_{recipe.resolution}", f"to_rgb_{recipe.resolution}")
-    discriminator = eye = heads = None
+        grow(generator, load_generator(start))
+    discriminator = eye = heads = patches = None
     if "pixels" in recipe.judges:
-        discriminator = build_discriminator(recipe.resolution, recipe.discriminator_width, recipe.spectral_norm)
+        size = recipe.pixels_size or recipe.resolution
+        discriminator = build_discriminator(size, recipe.discriminator_width, recipe.spectral_norm)
     if "features" in recipe.judges:
         eye = build_eye(recipe.feature_size, recipe.features, seed=recipe.seed)
         heads = build_heads(eye)
+    if "patches" in recipe.judges:
+        patches = build_patch_discriminator(recipe.resolution, recipe.discriminator_width)
     gan = GAN(
         generator,
         build_recipe_generator(recipe),
         discriminator,
         eye,
         heads,
+        patches,
         loss=recipe.loss,
         augment=recipe.augment,
         gradient_penalty=recipe.gradient_penalty,
@@ -262,8 +263,7 @@ class _Keeper:
 
 
 def _judges(gan: GAN) -> dict[str, keras.Variable]:
-    judges = [judge for judge in (gan.discriminator, gan.heads) if judge is not None]
-    return {f"{judge.name}/{index:03d}": weight for judge in judges for index, weight in enumerate(judge.weights)}
+    return {f"{judge.name}/{index:03d}": weight for judge in gan.judges for index, weight in enumerate(judge.weights)}
 
 
 def save_judges(gan: GAN, path: Path) -> None:
@@ -300,16 +300,4 @@ def save_generator(network: keras.Model, recipe: Recipe, path: Path) -> None:
     finally:
         keras.config.set_dtype_policy(policy)
     plain.set_weights(network.get_weights())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)  # Keras warns that .h5 is an old format: it is, and it is what everything can load
-    try:
-        plain.save(part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error}") from error
-    finally:
-        log.setLevel(level)
+    save_model(plain, path)

@@ -29,6 +29,7 @@ from atelier.service.schemas import (
     ArtworkRecord,
     Artworks,
     CaptionRecord,
+    DetectionRecord,
     Health,
     Styles,
     Wish,
@@ -205,18 +206,38 @@ def _add_artworks(app: FastAPI, workshop: Workshop) -> None:
     )
     async def caption_picture(picture: UploadFile) -> dict[str, Any]:
         """Say what an uploaded picture shows (JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF; its name does not matter)."""
-        try:
+        with _upload_problems():
             _, described = await workshop.describe(await picture.read())
-            return described
-        except NotAPicture as error:
-            raise HTTPException(415, str(error)) from error
-        except TooManyPixels as error:
-            raise HTTPException(413, str(error)) from error
+        return described
+
+    @app.post(
+        "/v1/detections",
+        dependencies=key,
+        response_model=DetectionRecord,
+        responses=responses(400, 408, 413, 415, 422, 503, *refused),
+        tags=["detections"],
+    )
+    async def detect_picture(picture: UploadFile) -> dict[str, Any]:
+        """Say whether a machine made an uploaded picture, or a hand (files as those of `/v1/captions`)."""
+        with _upload_problems():
+            _, detected = await workshop.detect(await picture.read())
+        return detected
 
     @app.get("/v1/styles", response_model=Styles, dependencies=key, responses=responses(*refused), tags=["artworks"])
     async def list_styles() -> dict[str, Any]:
         """The media that there are."""
         return {"styles": STYLES}
+
+
+@contextlib.contextmanager
+def _upload_problems():
+    """An upload that is no picture, or too large a one, becomes an answer that says so."""
+    try:
+        yield
+    except NotAPicture as error:
+        raise HTTPException(415, str(error)) from error
+    except TooManyPixels as error:
+        raise HTTPException(413, str(error)) from error
 
 
 def _add_operations(app: FastAPI, workshop: Workshop) -> None:

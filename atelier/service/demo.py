@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ KEPT = 24
 LONGEST_SEED = 200
 
 INVITATION = "An empty frame. Roll the dice, or type a word of your own and press “Make it”."
+CAPTION_INVITATION = "Your picture will hang here, with a sentence about it."
+DETECTION_INVITATION = "Your picture will hang here, with a guess whether a machine made it or a hand."
 WORKING = "The paint is still wet …"
 BUSY = "Many visitors are at work just now. Please try again in a few seconds."
 FAILED = "Something went wrong in the workshop. Please try again."
@@ -124,13 +126,14 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             return pages.notice_html("This artwork is no longer kept.", "trouble"), gr.skip()
         return pages.artwork_html(chosen[0]), str(chosen[0]["seed"])
 
-    async def describe(data: bytes | None) -> AsyncIterator[str]:
+    async def looked_at(data: bytes | None, invitation: str, ask: Callable, show: Callable) -> AsyncIterator[str]:
+        """Steps of the page while a visitor's picture is looked at: `ask(data)`, then `show(picture, record)`."""
         if not data:
-            yield pages.notice_html("Your picture will hang here, with a sentence about it.")
+            yield pages.notice_html(invitation)
             return
         yield pages.notice_html("Looking at it …", "working")
         try:
-            picture, told = await workshop.describe(data)
+            picture, told = await ask(data)
         except NotAPicture:
             text = "This file is no picture that can be read. JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF can."
             yield pages.notice_html(text, "trouble")
@@ -142,9 +145,20 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             yield pages.notice_html(FAILED, "trouble")
             raise
         else:
-            yield pages.captioned_html(picture, told["caption"])
+            yield show(picture, told)
 
-    # The files that visitors upload for the second tab are the only ones Gradio keeps, for an hour.
+    async def describe(data: bytes | None) -> AsyncIterator[str]:
+        def show(picture, told):
+            return pages.captioned_html(picture, told["caption"])
+
+        async for step in looked_at(data, CAPTION_INVITATION, workshop.describe, show):
+            yield step
+
+    async def detect(data: bytes | None) -> AsyncIterator[str]:
+        async for step in looked_at(data, DETECTION_INVITATION, workshop.detect, pages.detected_html):
+            yield step
+
+    # The files that visitors upload for these tabs are the only ones Gradio keeps, for an hour.
     with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         mine = gr.BrowserState([], storage_key="atelier-shelf", secret="not secret: ids only")
         gr.HTML(
@@ -175,9 +189,16 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
                 upload = gr.File(label="Your picture", type="binary", file_types=["image"], elem_id="upload")
                 gr.HTML('<p class="colophon">It is looked at and described; within the hour it is forgotten.</p>')
             with gr.Column(scale=3, min_width=300):
-                described = gr.HTML(
-                    pages.notice_html("Your picture will hang here, with a sentence about it."), elem_id="described"
+                described = gr.HTML(pages.notice_html(CAPTION_INVITATION), elem_id="described")
+        with gr.Tab("Hand or machine?"), gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=280):
+                suspect = gr.File(label="Your picture", type="binary", file_types=["image"], elem_id="suspect")
+                gr.HTML(
+                    '<p class="colophon">A guess, not a proof: it errs with about one picture in six. '
+                    "Within the hour your picture is forgotten.</p>"
                 )
+            with gr.Column(scale=3, min_width=300):
+                detected = gr.HTML(pages.notice_html(DETECTION_INVITATION), elem_id="detected")
         gr.HTML(
             '<p class="colophon">Pictures and words come from two small neural networks. Programs are welcome, too: '
             '<a href="openapi.json">the REST API</a>.</p>'
@@ -195,6 +216,7 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             event.then(None, js=_SHOW_LINK, api_visibility="private")
         chosen.then(None, js=_LOOK_UP, api_visibility="private")
         upload.change(describe, upload, described, **common)
+        suspect.change(detect, suspect, detected, **common)
     demo.queue(max_size=256)
     return demo
 

@@ -57,7 +57,26 @@ def shelf_html(records: Sequence[dict[str, Any]]) -> str:
 
 
 def captioned_html(picture: Image.Image, caption: str) -> str:
-    """A visitor's own picture with its caption. It stands in the page itself: nothing of it is kept."""
+    """A visitor's own picture with its caption."""
+    return _own_picture(picture, f'<p class="says">{escape(caption)}</p>')
+
+
+VERDICTS = {
+    "ai": "A machine made this, it seems.",
+    "human": "A hand made this, it seems.",
+    "uncertain": "A hand or a machine: this one could be either.",
+}
+
+
+def detected_html(picture: Image.Image, record: dict[str, Any]) -> str:
+    """A visitor's own picture with what the detector thinks of it."""
+    share = float(record["ai_probability"])
+    meter = f'<label>made by a machine <meter value="{share:.3f}"></meter> {share:.0%}</label>'
+    return _own_picture(picture, f'<p class="says">{VERDICTS[record["verdict"]]}</p><p class="facts">{meter}</p>')
+
+
+def _own_picture(picture: Image.Image, words: str) -> str:
+    """A visitor's picture with words (HTML) below. It stands in the page itself: nothing of it is kept."""
     small = picture.copy()
     small.thumbnail((640, 640))
     buffer = io.BytesIO()
@@ -65,4 +84,4 @@ def captioned_html(picture: Image.Image, caption: str) -> str:
     source = base64.b64encode(buffer.getvalue()).decode()
     image = f'<img src="data:image/jpeg;base64,{source}" alt="your picture">'
     return f"""<figure class="piece"><div class="frame">{image}</div>
-<figcaption><p class="says">{escape(caption)}</p></figcaption></figure>"""
+<figcaption>{words}</figcaption></figure>"""

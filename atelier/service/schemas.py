@@ -40,6 +40,7 @@ EXAMPLE = {
     "image_url": f"/v1/artworks/{EXAMPLE_ID}.png",
     "caption": "an engraving of a robed figure in a dark vaulted hall with a tall tree, in brown tones",
     "confidence": -1.26,
+    "alignment": 0.41,
     "seed": 7,
     "style": "engraving",
     "truncation": 1.5,
@@ -84,6 +85,9 @@ class ArtworkRecord(BaseModel):
     caption: str | None
     caption_error: str | None = Field(None, description="Why there is no caption, if there is none.")
     confidence: float | None = Field(description="Mean log-probability of the caption's tokens; nearer to 0 is surer.")
+    alignment: float | None = Field(
+        None, ge=-1.001, le=1.001, description="How well picture and caption fit: the cosine of their embeddings."
+    )
     seed: int | str
     style: Style
     truncation: float | None
@@ -108,6 +112,15 @@ class CaptionRecord(BaseModel):
 
     caption: str
     confidence: float = Field(description="Mean log-probability of the caption's tokens; nearer to 0 is surer.")
+
+
+class DetectionRecord(BaseModel):
+    """Whether a machine made a picture, or a hand."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ai_probability": 0.07, "verdict": "human"}]})
+
+    ai_probability: float = Field(ge=0, le=1, description="That a machine made it, calibrated.")
+    verdict: Literal["ai", "human", "uncertain"] = Field(description="`uncertain`: the probability says too little.")
 
 
 class Styles(BaseModel):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from atelier.config import ConfigError
+from atelier.studio import PROJECT
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Settings:
 
     data: Path = Path("outputs/service")
     """The folder of the artworks and their index; one process at a time uses it."""
+    detector: Path = PROJECT / "detector.h5"
+    """What answers `POST /v1/detections`; it is loaded with the first of them."""
     api_key: str | None = field(default=None, repr=False)
     """What clients must send as `X-API-Key`; `None` asks for nothing."""
     listing: bool = True

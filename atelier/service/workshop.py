@@ -1,4 +1,4 @@
-"""The models and the store behind the routes: one thread paints, captions and saves, for everybody."""
+"""The models and the store behind the routes: one thread paints, captions, judges and saves, for everybody."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from atelier.detector import Detector, Verdict
 from atelier.seeds import STYLES
 from atelier.service.batcher import Batcher, Closed, Full
 from atelier.service.metrics import Metrics
@@ -25,7 +26,7 @@ log = logging.getLogger("atelier.service")
 
 
 class Workshop:
-    """What the API and the demo ask for artworks and captions.
+    """What the API and the demo ask for artworks, captions and detections.
 
     Args:
         studio: the studio, or what opens it; called in the models' thread.
@@ -40,10 +41,11 @@ class Workshop:
         self.store = Store(settings.data, settings.max_artworks, settings.max_age_days * 86_400)
         self._open = studio if callable(studio) else lambda: studio
         self._studio: Studio | None = None
+        self._detector: Detector | None = None
         self._decoding = asyncio.Semaphore(2)  # a picture of 50 million pixels takes 150 MB
         self._batch_seconds = 1.0
         self.batcher = Batcher(
-            {"artworks": self._make, "captions": self._caption},
+            {"artworks": self._make, "captions": self._caption, "detections": self._detect},
             prepare=self._warm_up,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
@@ -94,12 +96,31 @@ class Workshop:
             NotAPicture, TooManyPixels: as `read_upload`.
             Busy: no room, no result in time, or the captioner fails.
         """
-        async with self._decoding:
-            picture = await asyncio.to_thread(read_upload, data, self.settings.max_pixels)
+        picture = await self._read(data)
         ((caption, confidence, error),) = await self._wait("captions", [picture])
         if error:
             raise Busy("the captioner fails at the moment", 30)
         return picture, {"caption": caption, "confidence": confidence}
+
+    async def detect(self, data: bytes) -> tuple[Image.Image, dict[str, Any]]:
+        """Say whether a machine made an uploaded picture file.
+
+        Returns:
+            the picture as `read_upload` gives it, and its `ai_probability` and `verdict`.
+
+        Raises:
+            NotAPicture, TooManyPixels: as `read_upload`.
+            Busy: no room, no result in time, or the detector fails.
+        """
+        picture = await self._read(data)
+        (found,) = await self._wait("detections", [picture])
+        if found is None:
+            raise Busy("the detector fails at the moment", 30)
+        return picture, {"ai_probability": found.ai_probability, "verdict": found.verdict}
+
+    async def _read(self, data: bytes) -> Image.Image:
+        async with self._decoding:
+            return await asyncio.to_thread(read_upload, data, self.settings.max_pixels)
 
     async def _wait(self, kind: str, items: list) -> list:
         try:
@@ -146,6 +167,15 @@ class Workshop:
             if reason:
                 log.warning("no caption for an upload: %s", reason)
         return described
+
+    def _detect(self, pictures: list[Image.Image]) -> list[Verdict | None]:
+        try:
+            if self._detector is None:  # few visitors ask for it, so that none waits for it at the start
+                self._detector = Detector.load(self.settings.detector)
+            return self._detector.detect(pictures)
+        except Exception:  # as the captioner's failures, told in the log and not to strangers
+            log.exception("no detection")
+            return [None] * len(pictures)
 
     def _watch(self, kind: str, count: int, seconds: float) -> None:
         self._batch_seconds = seconds

@@ -1,9 +1,13 @@
+import functools
 import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
 
-from atelier.captioner.decoding import Search, allow, beam_search, generate, greedy_search
+from atelier.captioner.decoding import Beams, Greedy, Rules, Sampler, Search, generate, search
 
 SEP = 3
 
@@ -25,23 +29,25 @@ def full_log_probs(model, pixels, ids):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def test_steps_with_a_cache_equal_the_whole_pass(captioner, decoder, pixels):
-    ids = np.random.default_rng(0).integers(0, 60, (8, 36))  # longer than the cache is at first
-    session = decoder.start(pixels[:8], 1)
-    steps = np.stack([session.step(column) for column in ids.T], axis=1)
-    np.testing.assert_allclose(steps, full_log_probs(captioner.model, pixels[:8], ids), atol=2e-5)
-
-
-def test_rows_may_go_on_from_other_rows(captioner, decoder, pixels):
-    rng = np.random.default_rng(1)
-    session = decoder.start(pixels[:1], 3)
-    rows = np.empty((3, 0), int)
-    for _ in range(19):
-        parents, ids = rng.integers(0, 3, 3), rng.integers(0, 60, 3)
-        rows = np.concatenate([rows[parents], ids[:, None]], axis=1)
-        found = session.step(ids, parents)
-    whole = full_log_probs(captioner.model, np.repeat(pixels[:1], 3, axis=0), rows)[:, -1]
-    np.testing.assert_allclose(found, whole, atol=2e-5)
+@pytest.mark.parametrize("prompt", [1, 4])
+def test_steps_with_a_cache_equal_the_whole_pass(captioner, pixels, prompt):
+    rng, text = np.random.default_rng(0), captioner.model.text_decoder
+    image = text.read_image(captioner.model.vision_model(pixels[:2]))
+    begun = rng.integers(0, 60, prompt)
+    first = ops.convert_to_tensor(begun[:-1], "int32") if prompt > 1 else None
+    cache = text.empty_cache(2, 3, 16, image, first)
+    rows = np.tile(begun, (2, 3, 1))
+    origin = np.zeros((2, 3, 16), np.int32)
+    for place in range(prompt - 1, 12):  # captions go on from other captions, as beams do
+        origin[:, :, place] = np.arange(3)
+        state = [ops.convert_to_tensor(value, "int32") for value in (rows[:, :, -1], place, origin)]
+        logits, cache = text.step(image, *state, cache)
+        pairs = np.repeat(pixels[:2], 3, axis=0)
+        whole = np.asarray(captioner.model((pairs, rows.reshape(6, -1))))[:, -1].reshape(2, 3, -1)
+        np.testing.assert_allclose(np.asarray(logits), whole, atol=2e-5)
+        parents = rng.integers(0, 3, (2, 3))[..., None]
+        rows, origin = np.take_along_axis(rows, parents, 1), np.take_along_axis(origin, parents, 1)
+        rows = np.concatenate([rows, rng.integers(0, 60, (2, 3, 1))], axis=2)
 
 
 def test_greedy_search_takes_the_likeliest_token(captioner, decoder, pixels):
@@ -88,25 +94,41 @@ def test_no_trigram_comes_twice(decoder, pixels):
         assert not any(repeats(ids) for ids, _ in generate(decoder, pixels, [5], bound))
 
 
+def rules(prompt=(0,), opening=0, low=0, high=6, penalty=1.0, temperature=1.0, top_p=1.0, ngram=0, chance=None):
+    """`Rules` from plain numbers."""
+    numbers = [ops.convert_to_tensor(prompt, "int32"), ops.convert_to_tensor([len(prompt) + opening, low, high])]
+    numbers.append(ops.convert_to_tensor([penalty, temperature, top_p], "float32"))
+    return Rules(*numbers, chance, SEP, ngram, penalty != 1.0)
+
+
 def test_what_is_ruled_out():
-    sequences = np.array([[1, 2, 3, 1, 2], [1, 1, 1, 1, 1], [4, 5, 6, 7, 8]])
-    found = allow(np.zeros((3, 10)), sequences, Search(min_length=6, no_repeat_ngram=3), sep=0)
-    assert [np.flatnonzero(np.isinf(row)).tolist() for row in found] == [[0, 3], [0, 1], [0]]
-    found = allow(np.zeros((3, 10)), sequences, Search(min_length=5, no_repeat_ngram=0), sep=0)
-    assert not np.isinf(found).any()
+    sequences = np.array([[[1, 2, 9, 1, 2, 3]], [[1, 1, 1, 1, 1, 3]], [[4, 5, 6, 7, 8, 3]]])
+    apply = functools.partial(Rules.apply, scores=np.zeros((3, 1, 10), "float32"), sequences=sequences, length=5)
+    found = np.asarray(apply(rules(low=6, ngram=3)))
+    assert [np.flatnonzero(np.isinf(row[0])).tolist() for row in found] == [[3, 9], [1, 3], [3]]
+    assert not np.isinf(apply(rules(low=5))).any()
 
 
-class Chain:
-    """A session whose next token depends on the last one only: log-probabilities (vocab, vocab) from a table."""
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(1, 4))
+def test_runs_that_are_there_already_are_found(tokens, size):
+    padded = np.array([[tokens + [SEP] * (12 - len(tokens))]])
+    scores = Rules.apply(rules(ngram=size), np.zeros((1, 1, 5), "float32"), padded, len(tokens))
+    runs = {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
+    banned = {
+        word for word in range(5) if len(tokens) >= size - 1 and (*tokens[len(tokens) - size + 1 :], word) in runs
+    }
+    assert set(np.flatnonzero(np.isinf(scores[0, 0]))) == banned
 
-    def __init__(self, table, rows):
-        self.table, self.rows = table, rows
 
-    def begin(self, prompt):
-        return self.step(np.full(self.rows, prompt[-1]))
+def test_what_is_there_already_is_penalised():
+    scores = np.array([[[2.0, -2.0, 2.0, -2.0]]], "float32")
+    found = Rules.apply(rules(penalty=4.0), scores, np.array([[[0, 1, 3]]]), 2)
+    np.testing.assert_allclose(found, [[[0.5, -8.0, 2.0, -2.0]]])
 
-    def step(self, ids, parents=None):
-        return self.table[ids]
+
+def chain(table):
+    """A step whose next token depends on the last one only: log-probabilities (vocab, vocab) from a table."""
+    return lambda ids, place, origin, cache: (ops.take(ops.convert_to_tensor(table, "float32"), ids, axis=0), cache)
 
 
 def every_caption(table, length):
@@ -124,24 +146,60 @@ def every_caption(table, length):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_wide_beam_finds_the_best_caption_of_all(seed):
     table = np.log(np.random.default_rng(seed).dirichlet(np.full(5, 0.4), 5) + 1e-9)
-    best, tokens = max(every_caption(table, 5))
     # 125 beams can hold every open caption. The search may stop before a longer one overtakes, so lengths are fixed.
-    search = Search(num_beams=125, max_length=5, min_length=4, no_repeat_ngram=0)
     best, tokens = max((score, row) for score, row in every_caption(table, 5) if len(row) == 5)
-    sequences, scores = beam_search(Chain(table, 125), [0], search, SEP)
-    assert scores[0] == pytest.approx(best)
-    assert tuple(sequences[0]) == tokens
+    sequences, scores = search(chain(table), [], Beams(rules(low=4, high=5), 1, 125, 5))
+    assert float(scores[0, 0]) == pytest.approx(best, abs=1e-5)
+    assert tuple(np.asarray(sequences[0, 0])) == tokens
+
+
+TRAP = np.log(np.full((5, 5), 1e-6))
+TRAP[0, 1], TRAP[0, 2] = np.log(0.55), np.log(0.45)  # 1 looks better at first,
+TRAP[1] = np.log(0.2)
+TRAP[2, 4] = TRAP[4, SEP] = np.log(0.99)  # but 2 leads to the better caption
+TRAP -= np.log(np.exp(TRAP).sum(-1, keepdims=True))
 
 
 def test_beams_find_what_greed_misses():
-    table = np.log(np.full((5, 5), 1e-6))
-    table[0, 1], table[0, 2] = np.log(0.55), np.log(0.45)  # 1 looks better at first,
-    table[1] = np.log(0.2)
-    table[2, 4] = table[4, SEP] = np.log(0.99)  # but 2 leads to the better caption
-    search = Search(num_beams=3, max_length=6, min_length=0, no_repeat_ngram=0)
-    greedy, low = greedy_search(Chain(table, 1), [0], search, SEP)
-    sequences, high = beam_search(Chain(table, 3), [0], search, SEP)
-    assert greedy[0, 1] == 1
-    assert sequences[0, :4].tolist() == [0, 2, 4, SEP]
-    assert high[0] == pytest.approx((np.log(0.45) + 2 * np.log(0.99)) / 3)
-    assert high[0] > low[0]
+    greedy, low = search(chain(TRAP), [], Greedy(rules(), 1, 1, 6))
+    sequences, high = search(chain(TRAP), [], Beams(rules(), 1, 3, 6))
+    assert greedy[0, 0, 1] == 1
+    assert np.asarray(sequences)[0, 0, :4].tolist() == [0, 2, 4, SEP]
+    assert float(high[0, 0]) == pytest.approx((TRAP[0, 2] + TRAP[2, 4] + TRAP[4, SEP]) / 3, abs=1e-5)
+    assert high[0, 0] > low[0, 0]
+
+
+def test_an_opening_is_greedy():
+    sequences, _ = search(chain(TRAP), [], Beams(rules(opening=1), 1, 3, 6))
+    assert np.all(np.asarray(sequences)[0, :, 1] == 1)
+
+
+def drawn(count, **settings):
+    """What is drawn first from 60, 30, 10 and 0 %, `count` times."""
+    table = np.log(np.tile([0.6, 0.3, 0.1, 1e-9], (4, 1)))
+    chance = ops.convert_to_tensor(np.random.default_rng(0).random((1, count, 4)), "float32")
+    sequences, _ = search(chain(table), [], Sampler(rules(high=2, chance=chance, **settings), 1, count, 4))
+    return np.bincount(np.asarray(sequences)[0, :, 1], minlength=4) / count
+
+
+def test_chance_is_as_the_model_says():
+    np.testing.assert_allclose(drawn(4000), [0.6, 0.3, 0.1, 0], atol=0.03)
+    np.testing.assert_allclose(drawn(4000, temperature=0.5), np.array([36, 9, 1, 0]) / 46, atol=0.03)
+    np.testing.assert_allclose(drawn(4000, top_p=0.8), [2 / 3, 1 / 3, 0, 0], atol=0.03)
+    np.testing.assert_allclose(drawn(50, top_p=1e-6), [1, 0, 0, 0])
+
+
+def test_chance_is_the_seeds(decoder, pixels):
+    def captions(seed, some):
+        return [found.tokens for found in generate(decoder, some, [5], Search(samples=2, temperature=2.0, seed=seed))]
+
+    assert captions(0, pixels[:3]) == captions(0, pixels[:3])
+    assert captions(0, pixels[:1]) == captions(0, pixels[:3])[:1]
+    assert captions(0, pixels[:3]) != captions(1, pixels[:3])
+
+
+def test_all_candidates_come_the_best_first(decoder, pixels):
+    for kind in (Search(num_beams=3), Search(samples=3)):
+        for found in decoder(pixels[:2], [5], kind)[0]:
+            scores = [each.score for each in found]
+            assert len(scores) == 3 and scores == sorted(scores, reverse=True)

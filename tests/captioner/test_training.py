@@ -10,10 +10,13 @@ from safetensors.numpy import load_file
 
 from atelier.captioner import Captioner
 from atelier.captioner.augment import degrade, random_view
+from atelier.captioner.blip import Blip
 from atelier.captioner.evaluate import small_and_large_again
 from atelier.captioner.examples import find_examples, view_features
+from atelier.captioner.preprocessing import Preprocessor
 from atelier.captioner.tokenizer import train_tokenizer
-from atelier.captioner.train import Recipe, caption_loss, chances, learning_rate, train
+from atelier.captioner.train import Recipe, caption_loss, chances, contrastive_loss, learning_rate, train
+from atelier.captioner.weights import load_weights, to_tensors
 from atelier.dataset.source import find_pictures
 from tests.captioner.conftest import CAPTIONS
 
@@ -127,6 +130,46 @@ def test_the_loss_is_the_mean_over_words_that_are_there():
     assert float(caption_loss(ids, logits, 0, 0.1)) == pytest.approx(0.9 * sharp + 0.1 * even, abs=1e-5)
 
 
+def test_the_contrastive_loss_is_how_hard_pairs_are_to_find():
+    rng = np.random.default_rng(0)
+    images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.standard_normal((2, 3, 8)))
+    cosines = 5.0 * images @ texts.T
+    chosen = [-np.log(np.exp(rows) / np.exp(rows).sum(1, keepdims=True)) for rows in (cosines, cosines.T)]
+    wanted = np.mean([np.diag(loss).mean() for loss in chosen])
+    found = contrastive_loss(*(x.astype("float32") for x in (images, texts)), 5.0, np.eye(3, dtype=bool))
+    assert float(found) == pytest.approx(wanted, abs=1e-5)
+    perfect = np.eye(4, dtype="float32")
+    assert float(contrastive_loss(perfect, perfect, 100.0, np.eye(4, dtype=bool))) == pytest.approx(0, abs=1e-5)
+    # Two pictures with one text: either of it is right, so that nothing is to be learnt there.
+    alike = np.ones((2, 4), "float32") / 2
+    assert float(contrastive_loss(alike, alike, 1.0, np.ones((2, 2), bool))) == pytest.approx(np.log(2), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_a_trained_captioner(data, stem_weights, tmp_path, clock):
+    first, second = tmp_path / "first", tmp_path / "second"
+    train([data], first, minutes=4 * STEP, stem_weights=stem_weights, recipe=TINY)
+    model = Captioner.load(first).model
+    start = Blip(dataclasses.replace(model.config, retrieval=None))
+    load_weights(start, to_tensors(model))
+    Captioner(start, Captioner.load(first).tokenizer, Preprocessor(32)).save(tmp_path / "start")
+    before = Captioner.load(tmp_path / "start")
+    assert before.caption([Image.new("RGB", (50, 50))])[0].alignment is None
+    train([data], second, minutes=STEP, start=tmp_path / "start", recipe=dataclasses.replace(TINY, rate=1e-9))
+    after = Captioner.load(second)
+    assert -1 <= after.caption([Image.new("RGB", (50, 50))])[0].alignment <= 1
+    own = "text_encoder.encoder.layer.0.attention.self.key.weight"
+    decoders = to_tensors(start)["text_decoder.bert.encoder.layer.0.attention.self.key.weight"]
+    np.testing.assert_allclose(to_tensors(after.model)[own], decoders, atol=1e-3)
+
+
+def test_a_recipe_is_set_by_text():
+    assert Recipe.of(["views=2", "rate=1e-3"]) == Recipe(views=2, rate=1e-3)
+    for wrong in (["vews=2"], ["views=two"], ["views"]):
+        with pytest.raises(ValueError, match=r"vi?ews"):
+            Recipe.of(wrong)
+
+
 def test_the_rate_rises_and_falls():
     rates = [learning_rate(2.0, step / 1000, step, 100) for step in range(1200)]
     assert rates[0] == pytest.approx(0.02)
@@ -176,7 +219,8 @@ def test_training_learns_and_an_interrupted_run_ends_alike(data, stem_weights, t
     best = train([data], whole, **run)
     assert last_figures(whole)["step"] == 24
     assert best["loss"] < np.log(120) - 0.5
-    assert best == {key: last_figures(whole)[key] for key in ("loss", "medium", "loss_64px", "medium_64px")}
+    assert best == {key: last_figures(whole)[key] for key in best}
+    assert best.keys() == {each + look for each in ("loss", "cider", "medium", "recall_5") for look in ("", "_64px")}
     caption = Captioner.load(whole).caption([Image.new("RGB", (50, 50))], min_length=0)
     assert caption[0].confidence < 0
 

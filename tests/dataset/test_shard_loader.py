@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from atelier.dataset.loader import batches, load_shards, stream_shards, tf_dataset
+from atelier.dataset.loader import batches, load_shards, stream_shards, tf_dataset, training_pictures
 from atelier.dataset.shards import PICTURES, shard_name, shard_paths, write_rows
 from atelier.seeds import STYLES
 from tests.dataset.hostile import encoded, paint
@@ -93,3 +93,15 @@ def test_shards_are_found_in_order(tmp_path):
     for number in (0, 2, 100_000, 99_999):
         (tmp_path / shard_name(number)).touch()
     assert [path.name for path in shard_paths(tmp_path)] == [shard_name(n) for n in (0, 2, 99_999, 100_000)]
+
+
+def test_training_takes_shards_and_folders_of_files_together(shards, art_folder, tmp_path):
+    """Shards are recognized by themselves, be it the folder that `prepare` made or the `shards` in it."""
+    prepared, styles = load_shards(shards, 16)
+    for folder in (shards, shards / "shards"):
+        images, found = training_pictures([folder], 16, cache=tmp_path)
+        assert np.array_equal(images, prepared) and np.array_equal(found, styles)
+    files, of_files = training_pictures([art_folder], 16)
+    both, of_both = training_pictures([art_folder, shards], 16)
+    assert len(files) and sorted(of_both) == sorted([*styles, *of_files])
+    assert {image.tobytes() for image in both} == {image.tobytes() for image in [*prepared, *files]}

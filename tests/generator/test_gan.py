@@ -9,10 +9,10 @@ from keras import layers
 from atelier.generator.eye import build_heads
 from atelier.generator.gan import GAN
 from atelier.generator.losses import LOSSES
-from atelier.generator.networks import build_discriminator, build_generator
+from atelier.generator.networks import build_discriminator, build_generator, build_patch_discriminator
 
 RATE = 0.1
-PIXELS, FEATURES = ("pixels",), ("features",)
+PIXELS, FEATURES, PATCHES = ("pixels",), ("features",), ("patches",)
 
 
 def small_eye() -> keras.Model:
@@ -24,21 +24,22 @@ def small_eye() -> keras.Model:
     return eye
 
 
-def small_gan(judges=PIXELS, eagerly=True, **options) -> GAN:
+def small_gan(judges=PIXELS, eagerly=True, side=16, **options) -> GAN:
     """Without augmentation nothing in a step is random; with plain gradient descent a step shows its gradient."""
     keras.utils.set_random_seed(0)
-    generator, average = (build_generator(resolution=16, latent_dim=8, width=4) for _ in range(2))
+    generator, average = (build_generator(resolution=side, latent_dim=8, width=4) for _ in range(2))
     discriminator = build_discriminator(resolution=16, width=4) if "pixels" in judges else None
     eye = small_eye() if "features" in judges else None
-    gan = GAN(generator, average, discriminator, eye, eye and build_heads(eye, width=4), **options)
+    patches = build_patch_discriminator(resolution=side, width=4) if "patches" in judges else None
+    gan = GAN(generator, average, discriminator, eye, eye and build_heads(eye, width=4), patches, **options)
     gan.compile(optimizer=keras.optimizers.SGD(RATE), jit_compile=False, run_eagerly=eagerly)
     return gan
 
 
-def a_batch(seed=0, count=6):
+def a_batch(seed=0, count=6, side=16):
     random = np.random.default_rng(seed)
     batch = {
-        "image": random.integers(0, 256, (count, 16, 16, 3), np.uint8),
+        "image": random.integers(0, 256, (count, side, side, 3), np.uint8),
         "style": random.integers(0, 5, count).astype(np.int32),
         "latent": random.standard_normal((count, 8)).astype(np.float32),
     }
@@ -54,9 +55,14 @@ def textbook_gradients(gan, batch, judges, loss):
     real = tf.cast(batch["image"], "float32") / 127.5 - 1
     latent, style = batch["latent"], batch["style"]
     opinions = {
-        "pixels": lambda images: gan.discriminator([images, style], training=True),
+        "pixels": lambda images: gan.discriminator([shrunk(images), style], training=True),
         "features": lambda images: gan.heads([*gan.eye(images, training=False), style], training=True),
+        "patches": lambda images: gan.patches([images, style], training=True),
     }
+
+    def shrunk(images):  # to the 16 pixels at which the judge of pixels looks
+        times = images.shape[1] // 16
+        return tf.reduce_mean(tf.reshape(images, (-1, 16, times, 16, times, 3)), axis=(2, 4))
 
     def paint():
         return gan.generator([latent, style], training=True)
@@ -68,7 +74,7 @@ def textbook_gradients(gan, batch, judges, loss):
 
     g_loss, gradients = by(LOSSES[loss].generator, paint, gan.generator)
     fake = paint()  # outside the tape: a constant
-    for name, network in (("pixels", gan.discriminator), ("features", gan.heads)):
+    for name, network in (("pixels", gan.discriminator), ("features", gan.heads), ("patches", gan.patches)):
         if name in judges:
             d_loss, more = by(LOSSES[loss].discriminator, lambda: fake, network)
             gradients += more
@@ -76,19 +82,20 @@ def textbook_gradients(gan, batch, judges, loss):
 
 
 @pytest.mark.parametrize(
-    ("judges", "loss", "eagerly"),
+    ("judges", "loss", "side", "eagerly"),
     [
-        (PIXELS, "non-saturating", False),  # as it is trained; the others, only quicker to begin
-        (PIXELS, "hinge", True),
-        (PIXELS, "relativistic", True),
-        (FEATURES, "hinge", True),
-        (PIXELS + FEATURES, "non-saturating", True),
-        (PIXELS + FEATURES, "relativistic", True),
+        (PIXELS, "non-saturating", 16, False),  # as it is trained; the others, only quicker to begin
+        (PIXELS, "hinge", 16, True),
+        (PIXELS, "relativistic", 16, True),
+        (FEATURES, "hinge", 16, True),
+        (PIXELS + FEATURES, "non-saturating", 16, True),
+        (PIXELS + FEATURES, "relativistic", 16, True),
+        (PIXELS + PATCHES, "non-saturating", 32, True),
     ],
 )
-def test_one_step_goes_down_all_textbook_gradients_at_once(judges, loss, eagerly):
-    gan, batch = small_gan(judges, loss=loss, eagerly=eagerly), a_batch()
-    networks = [network for network in (gan.generator, gan.discriminator, gan.heads) if network is not None]
+def test_one_step_goes_down_all_textbook_gradients_at_once(judges, loss, side, eagerly):
+    gan, batch = small_gan(judges, loss=loss, side=side, eagerly=eagerly), a_batch(side=side)
+    networks = [gan.generator, *gan.judges]
     trained = [variable for network in networks for variable in network.trainable_variables]
     assert {id(v) for v in gan.trainable_variables} == {id(v) for v in trained}
     g_loss, d_loss, gradients = textbook_gradients(gan, batch, judges, loss)

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from atelier.generator.networks import build_dcgan_generator, build_discriminator, build_generator, grow
+from atelier.generator.networks import (
+    build_dcgan_generator,
+    build_discriminator,
+    build_generator,
+    build_patch_discriminator,
+    grow,
+)
 from atelier.seeds import STYLES
 
 RANDOM = np.random.default_rng(0)
@@ -15,6 +21,7 @@ KINDS = {
     "skip": build_generator,
     "excited": lambda *size, **sizes: build_generator(*size, **sizes, excitation=True),
     "subpixel": lambda *size, **sizes: build_generator(*size, **sizes, subpixel=True),
+    "grain": lambda *size, **sizes: build_generator(*size, **sizes, grain=True),
     "dcgan": build_dcgan_generator,
 }
 every_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
@@ -107,6 +114,18 @@ def test_excitation_weighs_channels_by_a_small_map():
     assert np.abs(half).max() > 0.1
 
 
+def test_grain_is_noise_of_its_own_for_every_latent_and_place():
+    generator = build_generator(64, grain=True)
+    noise = np.asarray(
+        keras.Model(generator.inputs, generator.get_layer("grain_64").output)([latents(20, 128), every_style(20)])
+    )
+    assert noise.shape == (20, 64 * 64) and noise.mean() == pytest.approx(0, abs=0.05)
+    assert noise.var() == pytest.approx(1, rel=0.2)
+    assert np.abs(np.corrcoef(noise)[np.triu_indices(20, 1)]).max() < 0.5
+    rows = noise.reshape(20, 64, 64)
+    assert abs(np.mean(rows[:, :, 1:] * rows[:, :, :-1])) < 0.05  # no neighbour tells the next
+
+
 # --- growing
 
 
@@ -116,7 +135,7 @@ def before_tanh(generator: keras.Model, inputs) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("small", "large", "options"),
-    [(16, 16, {}), (16, 32, {}), (16, 64, {}), (32, 64, {"excitation": True}), (16, 32, {"subpixel": True})],
+    [(16, 16, {}), (16, 32, {}), (16, 64, {}), (32, 64, {"excitation": True}), (32, 32, {"grain": True})],
 )
 def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small, large, options):
     trained = scattered(build_generator(small, latent_dim=8, width=4))
@@ -127,6 +146,18 @@ def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small
         expected = np.asarray(keras.layers.UpSampling2D(interpolation="bilinear")(expected))
     np.testing.assert_allclose(before_tanh(grown, inputs), expected, atol=1e-4)
     assert np.abs(expected).max() > 0.5
+
+
+def test_subpixels_begin_with_pictures_that_average_to_the_trained_ones():
+    """So a judge of the small pictures sees no change; and what is between two pixels lies between them."""
+    trained = scattered(build_generator(16, latent_dim=8, width=4))
+    grown = grow(build_generator(32, latent_dim=8, width=4, subpixel=True), trained)
+    inputs = [latents(5), every_style()]
+    small, large = before_tanh(trained, inputs), before_tanh(grown, inputs)
+    np.testing.assert_allclose(large.reshape(5, 16, 2, 16, 2, 3).mean(axis=(2, 4)), small, atol=1e-5)
+    blocks = np.repeat(np.repeat(small, 2, axis=1), 2, axis=2)
+    steps = [np.square(np.diff(images, axis=2)).mean() for images in (large, blocks)]
+    assert steps[0] < 0.8 * steps[1] and np.abs(small).max() > 0.5
 
 
 def test_all_of_a_grown_generator_can_learn():
@@ -164,6 +195,21 @@ def test_pictures_and_styles_become_verdicts(resolution, spectral_norm):
     images = RANDOM.uniform(-1, 1, (5, resolution, resolution, 3)).astype(np.float32)
     logits = np.asarray(discriminator([images, every_style()]))
     assert logits.shape == (5, 1) and logits.dtype == np.float32 and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("resolution", [16, 64])
+def test_every_patch_gets_a_verdict_of_its_own(resolution):
+    """It hangs on the style, and on no pixel farther away than half a patch."""
+    discriminator = scattered(build_patch_discriminator(resolution, width=4))
+    images = np.repeat(RANDOM.uniform(-1, 1, (1, resolution, resolution, 3)), 5, axis=0).astype(np.float32)
+    logits = np.asarray(discriminator([images, every_style()]))
+    assert logits.shape == (5, (resolution // 8) ** 2) and logits.dtype == np.float32
+    assert np.abs(logits[1:] - logits[0]).max(axis=1).min() > 1e-6
+    images[1:] = images[0]
+    images[1, 0, 0] = -images[1, 0, 0]
+    one, other = np.asarray(discriminator([images[:2], np.zeros(2, np.int32)])).reshape(2, resolution // 8, -1)
+    assert one[0, 0] != other[0, 0]
+    assert np.array_equal(one[3:], other[3:]) and np.array_equal(one[:, 3:], other[:, 3:])
 
 
 def test_spectral_norm_takes_batch_norms_place():
@@ -213,7 +259,9 @@ def test_pictures_that_are_all_alike_have_a_finite_gradient():
 
 
 @pytest.mark.parametrize("resolution", [0, 8, 17, 100, -16])
-@pytest.mark.parametrize("build", [build_generator, build_dcgan_generator, build_discriminator])
+@pytest.mark.parametrize(
+    "build", [build_generator, build_dcgan_generator, build_discriminator, build_patch_discriminator]
+)
 def test_a_side_that_is_no_power_of_two_is_an_error(build, resolution):
     with pytest.raises(ValueError, match="power of two from 16 up"):
         build(resolution)

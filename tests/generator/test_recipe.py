@@ -87,7 +87,7 @@ def test_what_there_is_passes_the_check(setting):
         (["resolution=100"], "resolution is a power of two"),
         (["generator=vae"], "generator is one of skip, dcgan, not 'vae'"),
         (["loss=wasserstein"], "loss is one of non-saturating, hinge, relativistic, not 'wasserstein'"),
-        (["judges=critic"], "judges are pixels, features, or both, not critic"),
+        (["judges=critic"], "judges are any of pixels, features, patches, not critic"),
         (["judges="], "not none"),
         (["judges=features", "gradient_penalty=1"], "penalty is for the discriminator of pixels"),
         (["latent_dim=0"], "latent_dim is a positive number, not 0"),
@@ -97,7 +97,8 @@ def test_what_there_is_passes_the_check(setting):
         (["learning_rate=0"], "learning_rate is a positive number"),
         (["learning_rate=nan"], "learning_rate is a positive number, not nan"),
         (["learning_rate=inf"], "learning_rate is a positive number, not inf"),
-        (["finest_only=true"], "finest_only needs subpixel"),
+        (["pixels_size=128"], "pixels_size is at most the resolution 64, not 128"),
+        (["pixels_size=48"], "power of two"),
     ],
 )
 def test_what_there_is_not_fails_the_check_with_a_reason(settings, message):

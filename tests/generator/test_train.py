@@ -521,7 +521,7 @@ def test_minutes_are_checked_before_anything_is_made(tmp_path, art_folder, minut
 
 
 def test_a_bad_resolution_is_an_error_before_the_pictures_are_read(tmp_path, art_folder, monkeypatch):
-    monkeypatch.setattr(training, "load_images", lambda *_, **__: pytest.fail("read the pictures first"))
+    monkeypatch.setattr(training, "training_pictures", lambda *_, **__: pytest.fail("read the pictures first"))
     with pytest.raises(ValueError, match="power of two"):
         train([art_folder], tmp_path / "run", minutes=1, recipe=Recipe(resolution=100))
 

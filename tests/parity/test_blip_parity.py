@@ -1,5 +1,7 @@
 """Our BLIP against the one of `transformers`, on tiny models with every weight at random: no download needed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,13 +11,15 @@ transformers = pytest.importorskip("transformers")
 
 from atelier.captioner import Captioner  # noqa: E402
 from atelier.captioner.blip import Blip  # noqa: E402
-from atelier.captioner.config import BlipConfig  # noqa: E402
+from atelier.captioner.checkpoints import read_tensors  # noqa: E402
+from atelier.captioner.config import BlipConfig, RetrievalConfig  # noqa: E402
 from atelier.captioner.decoding import Decoder, Search, generate  # noqa: E402
 from atelier.captioner.preprocessing import Preprocessor  # noqa: E402
 from atelier.captioner.tokenizer import CaptionTokenizer, train_tokenizer  # noqa: E402
-from atelier.captioner.weights import load_weights, read_tensors, save_pretrained  # noqa: E402
+from atelier.captioner.weights import load_weights, save_pretrained  # noqa: E402
 from tests.captioner.conftest import CAPTIONS, randomize, tiny_config  # noqa: E402
 
+BASE = Path(__file__).parents[2] / "data" / "blip-base"
 IDS = {"bos_token_id": 97, "pad_token_id": 0, "sep_token_id": 3, "eos_token_id": 2}
 SHAPES = {
     "narrow text": (
@@ -33,6 +37,21 @@ SHAPES = {
 }
 
 
+def shake(theirs, spread=0.2):
+    """Give every parameter another value: wide enough that the picture and every word matter; norms about 1."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread + (parameter.mean() > 0.9))
+
+
+def load(folder, weights="model.safetensors"):
+    """Our model from the files that theirs wrote."""
+    ours = Blip(BlipConfig.from_file(folder / "config.json"))
+    load_weights(ours, read_tensors(folder / weights))
+    return ours
+
+
 @pytest.fixture(scope="module", params=SHAPES)
 def pair(request, tmp_path_factory):
     """(theirs, ours) with the same random weights, ours by way of the files that theirs writes."""
@@ -40,16 +59,10 @@ def pair(request, tmp_path_factory):
     theirs = transformers.BlipForConditionalGeneration(
         transformers.BlipConfig(vision_config=vision, text_config=text | IDS)
     ).eval()
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            # Wide enough that the picture and every word matter; norms about 1.
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + (parameter.mean() > 0.9))
+    shake(theirs)
     folder = tmp_path_factory.mktemp("blip")
     theirs.save_pretrained(folder)
-    ours = Blip(BlipConfig.from_file(folder / "config.json"))
-    load_weights(ours, read_tensors(folder / "model.safetensors"))
-    return theirs, ours
+    return theirs, load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +98,83 @@ def test_logits(pair, pixels):
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize(
-    ("prompt", "low", "high", "ngram"), [([], 0, 20, 0), ([11, 12, 13], 8, 30, 3), ([50], 20, 24, 2)]
+    ("prompt", "low", "high", "ngram", "penalty"),
+    [([], 0, 20, 0, 1.0), ([11, 12, 13], 8, 30, 3, 1.0), ([50], 20, 24, 2, 1.0), ([50, 51], 5, 16, 1, 1.7)],
 )
-def test_generated_tokens(pair, decoder, pixels, beams, prompt, low, high, ngram):
+def test_generated_tokens(pair, decoder, pixels, beams, prompt, low, high, ngram, penalty):
     theirs, _ = pair
     settings = {"num_beams": beams, "min_length": low, "max_length": high, "no_repeat_ngram_size": ngram}
+    settings["repetition_penalty"] = penalty
     start = [IDS["bos_token_id"], *prompt]
     # `generate` cuts off the last token, where the tokenizer's [SEP] stands, and overwrites the first.
     ids = torch.tensor([[1, *prompt, IDS["sep_token_id"]]] * len(pixels))
     with torch.no_grad():
         expected = theirs.generate(pixel_values=as_torch(pixels), input_ids=ids, do_sample=False, **settings)
-    found = generate(decoder, pixels, start, Search(beams, high, low, ngram))
+    found = generate(decoder, pixels, start, Search(beams, high, low, ngram, penalty))
     for row, (tokens, _) in zip(expected.tolist(), found, strict=True):
         ends = [place for place, token in enumerate(row) if token == IDS["sep_token_id"]]
         assert tokens == row[: ends[0] if ends else None]
+
+
+def test_bin_and_safetensors_are_the_same(pair, tmp_path):
+    theirs, ours = pair
+    theirs.config.save_pretrained(tmp_path)
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    for one, other in zip(ours.weights, load(tmp_path, "pytorch_model.bin").weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_of_pictures_and_texts(shape, tmp_path):
+    vision, text = SHAPES[shape]
+    settings = transformers.BlipConfig(vision_config=vision, text_config=text | IDS, image_text_hidden_size=20)
+    theirs = transformers.BlipForImageTextRetrieval(settings).eval()
+    shake(theirs)
+    theirs.save_pretrained(tmp_path)
+    ours = load(tmp_path)
+    assert ours.config.text is None and ours.config.retrieval.hidden_size == 20
+    rng, size = np.random.default_rng(9), ours.config.vision.image_size
+    pixels = rng.standard_normal((3, size, size, 3)).astype("float32")
+    ids, mask = rng.integers(4, 97, (3, 9)), np.arange(9) < np.array([[9], [5], [7]])
+    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(int))}
+    with torch.no_grad():
+        cosines = theirs(**inputs, pixel_values=as_torch(pixels), use_itm_head=False).itm_score.numpy()
+        matches = theirs(**inputs, pixel_values=as_torch(pixels), use_itm_head=True).itm_score.numpy()
+    image = ours.vision_model(pixels)
+    found = np.asarray(ours.embed_image(image)) @ np.asarray(ours.embed_text(ids, mask)).T
+    assert cosines.std() > 0.05 and matches.std() > 0.05
+    np.testing.assert_allclose(found, cosines, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(ours.match(image, ids, mask)), matches, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BASE.is_dir(), reason="needs the base model's config.json in data/blip-base")
+def test_the_base_model_in_full_size(tmp_path):
+    """Every parameter of `Salesforce/blip-image-captioning-base`'s shape at random, by way of a torch.save file."""
+    settings = transformers.BlipConfig.from_pretrained(BASE)
+    theirs = transformers.BlipForConditionalGeneration(settings).eval()
+    shake(theirs, 0.05)
+    settings.save_pretrained(tmp_path)
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    ours = load(tmp_path, "pytorch_model.bin")
+    rng = np.random.default_rng(3)
+    pixels = rng.standard_normal((2, 384, 384, 3)).astype("float32")
+    ids = rng.integers(1000, 30000, (2, 11))
+    with torch.no_grad():
+        vision = theirs.vision_model(as_torch(pixels)).last_hidden_state.numpy()
+        logits = theirs(pixel_values=as_torch(pixels), input_ids=torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(np.asarray(ours.vision_model(pixels)), vision, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(ours((pixels, ids))), logits, atol=1e-4)
+    decoder, start = Decoder(ours), [settings.text_config.bos_token_id, 1037, 3861, 1997]
+    prompt = torch.tensor([[*start, 102]] * 2)
+    for beams in (1, 3):
+        with torch.no_grad():
+            kind = {"num_beams": beams, "max_length": 16, "min_length": 10, "do_sample": False}
+            expected = theirs.generate(pixel_values=as_torch(pixels), input_ids=prompt, **kind)
+        found = generate(decoder, pixels, start, Search(beams, 16, 10, 0))
+        for row, (tokens, _) in zip(expected.tolist(), found, strict=True):
+            ends = [place for place, token in enumerate(row) if token == 102]
+            assert tokens == row[: ends[0] if ends else None]
 
 
 def test_pixels():
@@ -130,6 +206,22 @@ def test_transformers_reads_what_we_write(tmp_path):
     with torch.no_grad():
         expected = theirs.eval()(pixel_values=as_torch(pixels), input_ids=torch.from_numpy(ids)).logits.numpy()
     np.testing.assert_allclose(np.asarray(ours((pixels, ids))), expected, atol=1e-4)
+
+
+def test_transformers_reads_our_heads(tmp_path):
+    words = train_tokenizer(CAPTIONS * 2, 120)
+    text = tiny_config(words.get_vocab_size()).text
+    ours = Blip(BlipConfig(tiny_config(120).vision, None, RetrievalConfig(text, 20)))
+    randomize(ours)
+    save_pretrained(tmp_path, ours, CaptionTokenizer(words, text), Preprocessor(32))
+    theirs, report = transformers.BlipForImageTextRetrieval.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    rng = np.random.default_rng(6)
+    pixels, ids = rng.standard_normal((2, 32, 32, 3)).astype("float32"), rng.integers(6, 60, (2, 9))
+    with torch.no_grad():
+        expected = theirs.eval()(input_ids=torch.from_numpy(ids), pixel_values=as_torch(pixels)).itm_score.numpy()
+    found = ours.match(ours.vision_model(pixels), ids, np.ones(ids.shape, bool))
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-4)
 
 
 def test_a_hub_checkpoints_config(tmp_path):

@@ -43,8 +43,8 @@ def gate(studio):
 
 
 @pytest.fixture
-def settings(tmp_path) -> Settings:
-    return Settings(data=tmp_path / "data", batch_window=0.002)
+def settings(tmp_path, tiny_detector) -> Settings:
+    return Settings(data=tmp_path / "data", batch_window=0.002, detector=tiny_detector)
 
 
 def wait_until(condition, seconds=30):

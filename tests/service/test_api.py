@@ -123,6 +123,29 @@ def test_a_large_picture_is_made_small_before_it_waits(client):
     assert client.post("/v1/captions", files={"picture": buffer.getvalue()}).status_code == 200
 
 
+# --- detections
+
+
+@pytest.mark.parametrize(("grey", "verdict"), [(0, "ai"), (255, "human"), (128, "uncertain")])
+def test_a_picture_is_judged(client, grey, verdict):
+    buffer = io.BytesIO()
+    Image.new("L", (400, 30), grey).save(buffer, "PNG")
+    answer = client.post("/v1/detections", files={"picture": ("../../evil.exe", buffer.getvalue(), "text/plain")})
+    assert answer.status_code == 200 and answer.json()["verdict"] == verdict
+    assert answer.json()["ai_probability"] == pytest.approx(1 / (1 + np.exp(8 * grey / 255 - 4)), abs=0.01)
+
+
+def test_what_is_no_picture_is_not_judged(client):
+    assert client.post("/v1/detections", files={"picture": b"words"}).status_code == 415
+
+
+def test_without_a_detector_all_else_goes_on(open_client, studio, tmp_path):
+    client = open_client(studio, Settings(data=tmp_path / "data", detector=tmp_path / "secret.h5"))
+    answer = client.post("/v1/detections", files={"picture": png()})
+    assert answer.status_code == 503 and "secret" not in answer.text
+    assert client.post("/v1/captions", files={"picture": png()}).status_code == 200
+
+
 # --- styles and what operators look at
 
 
@@ -185,12 +208,13 @@ def test_no_other_site_may_read_answers(client):
 # --- an API key
 
 
-def test_a_key_opens_what_it_guards(open_client, studio, tmp_path):
-    client = open_client(studio, Settings(data=tmp_path / "data", api_key="open sesame"))
+def test_a_key_opens_what_it_guards(open_client, studio, tmp_path, tiny_detector):
+    client = open_client(studio, Settings(data=tmp_path / "data", api_key="open sesame", detector=tiny_detector))
     guarded = [("POST", "/v1/artworks"), ("GET", "/v1/artworks"), ("POST", "/v1/captions"), ("GET", "/v1/styles")]
+    guarded += [("POST", "/v1/detections")]
     for method, path in [*guarded, ("GET", "/metrics")]:
         content = {"json": {}} if path == "/v1/artworks" and method == "POST" else {}
-        content |= {"files": {"picture": png()}} if path == "/v1/captions" else {}
+        content |= {"files": {"picture": png()}} if path in ("/v1/captions", "/v1/detections") else {}
         for wrong in (None, "", "open sesam", "OPEN SESAME", "open sesame!"):
             answer = client.request(method, path, headers={} if wrong is None else {"X-API-Key": wrong}, **content)
             assert answer.status_code == 401, path

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from PIL import Image
 
 from atelier.service import create_app
 from tests.conftest import draw_shape
@@ -129,6 +130,16 @@ def test_a_visitor_has_a_picture_described(page, address, tmp_path):
     page.set_input_files("#upload input[type=file]", tmp_path / "no picture.png")
     page.wait_for_selector("#described .trouble")
     assert "no picture that can be read" in page.inner_text("#described")
+
+
+def test_a_visitor_has_a_picture_judged(page, address, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "dark.png")
+    arrive(page, address)
+    page.click("button[role=tab]:has-text('Hand or machine?')")
+    page.set_input_files("#suspect input[type=file]", tmp_path / "dark.png")
+    page.wait_for_selector("#detected .says")
+    assert "A machine made this" in page.inner_text("#detected .says")
+    assert "98%" in page.inner_text("#detected .facts")
 
 
 def test_words_of_strangers_stay_words(page, address):

@@ -32,6 +32,15 @@ def test_the_image_takes_only_what_is_there_and_not_root():
     assert service["read_only"] and service["cap_drop"] == ["ALL"]
 
 
+def test_the_training_image_takes_only_what_is_there_and_not_root():
+    text = (REPOSITORY / "Dockerfile.training").read_text()
+    copied = [name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.M) for name in line.split()]
+    lines = (REPOSITORY / "Dockerfile.training.dockerignore").read_text().splitlines()
+    assert sorted(set(copied)) == sorted(line[1:] for line in lines if line.startswith("!"))
+    assert all((REPOSITORY / name).exists() for name in copied)
+    assert text.index("USER atelier") < text.index("ENTRYPOINT")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("ATELIER_TEST_INSTALL" not in os.environ, reason="minutes and 3 GB: ATELIER_TEST_INSTALL=1")
 def test_a_clean_environment_with_the_services_list_alone_serves(tmp_path):
@@ -41,7 +50,7 @@ def test_a_clean_environment_with_the_services_list_alone_serves(tmp_path):
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", REPOSITORY / "requirements.txt"], check=True)
     app = tmp_path / "app"
     app.mkdir()
-    for name in ("config.yaml", "generator.h5", "app.py", "captioner", "atelier"):
+    for name in ("config.yaml", "generator.h5", "detector.h5", "app.py", "captioner", "atelier"):
         (app / name).symlink_to(REPOSITORY / name)
     code = """
 import time

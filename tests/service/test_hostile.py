@@ -225,8 +225,9 @@ def test_no_wish_breaks_it(address, content):
 
 @pytest.mark.parametrize("name", ["picture.png", "../../../../etc/cron.d/evil"])
 @pytest.mark.parametrize("data", UPLOADS.values(), ids=UPLOADS)
-def test_no_upload_is_believed(address, data, name):
-    answer = httpx.post(f"{address}/v1/captions", files={"picture": (name, data, "image/png")}, timeout=20)
+@pytest.mark.parametrize("route", ["captions", "detections"])
+def test_no_upload_is_believed(address, route, data, name):
+    answer = httpx.post(f"{address}/v1/{route}", files={"picture": (name, data, "image/png")}, timeout=20)
     assert_refused(answer)
 
 

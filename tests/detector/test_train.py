@@ -1,0 +1,162 @@
+"""A whole training in small: folds, resuming, the file it leaves, and what refuses to start."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from atelier.detector import Detector
+from atelier.detector.data import find_labelled, labels_of, open_labelled
+from atelier.detector.heatmap import heat_maps
+from atelier.detector.networks import WeightsError, build_network, build_transfer, with_temperature
+from atelier.detector.recipe import Recipe
+from atelier.detector.train import cross_validated, train
+from atelier.training import TrainingError
+
+SMALL = Recipe(
+    network="baseline", folds=2, views=2, epochs=4, batch_size=8, learning_rate=0.02, patience=4, validation=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def run(two_classes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, train(two_classes, out, recipe=SMALL)
+
+
+def test_a_training_leaves_figures_and_a_detector(run, two_classes):
+    out, figures = run
+    assert json.loads((out / "figures.json").read_text()) == figures
+    for condition in ("plain", "jpeg60", "half"):
+        assert set(figures[condition]) == {"together", "accuracy", "auroc", "ece"}
+    assert figures["pictures"] == {"ai": 12, "human": 12} and figures["recipe"]["network"] == "baseline"
+    assert set(figures["file_traits_alone"]) == {"accuracy", "auroc", "ece"}
+    rows = (out / "log.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows} == {"fold", "0", "1", "all"}
+    lines = (out / "held_out.csv").read_text().splitlines()
+    assert lines[0] == "picture,ai,fold,plain,jpeg60,half" and len(lines) == 25
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and not (out / "views").exists()
+    pictures = find_labelled(two_classes)
+    told = Detector.load(out / "detector.h5").probabilities(open_labelled(pictures))
+    labels = labels_of(pictures)
+    assert told[labels == 1].mean() > told[labels == 0].mean()
+
+
+def test_the_file_loads_bare(run, python, tmp_path):
+    out, _ = run
+    code = (
+        "import keras, numpy as np, sys\n"
+        f"model = keras.models.load_model({str(out / 'detector.h5')!r}, compile=False)\n"
+        "print(model.predict(np.full((2, 224, 224, 3), 128.0), verbose=0).shape, 'atelier' in sys.modules)"
+    )
+    assert python("-c", code, cwd=tmp_path).stdout.splitlines()[-1] == "(2, 1) False"
+
+
+def test_a_run_goes_on_where_it_stopped(run, two_classes, tmp_path):
+    with pytest.raises(TrainingError, match="the same command goes on"):
+        train(two_classes, tmp_path, recipe=SMALL, minutes=0)
+    figures = train(two_classes, tmp_path, recipe=SMALL)
+    assert figures["plain"] == run[1]["plain"]  # and whoever stops ends where the others end
+    assert train(two_classes, tmp_path, recipe=SMALL, minutes=0) == figures  # nothing is left to do
+    for lost in ("fold-1.npz", "figures.json"):
+        (tmp_path / lost).unlink()
+    before = (tmp_path / "fold-0.npz").stat().st_mtime_ns
+    train(two_classes, tmp_path, recipe=SMALL)
+    assert (tmp_path / "fold-0.npz").stat().st_mtime_ns == before
+
+
+def test_without_validation_the_schedule_ends_the_training(two_classes, tmp_path):
+    recipe = dataclasses.replace(SMALL, validation=0.0, epochs=1)
+    assert train(two_classes, tmp_path, recipe=recipe)["epochs"] == 1
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_another_recipe_needs_another_folder(run, two_classes):
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(two_classes, run[0], recipe=Recipe(folds=3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["epochs"], "NAME=VALUE"),
+        (["what=3"], "NAME=VALUE"),
+        (["epochs=many"], "epochs is a int"),
+        (["epochs=0"], "epochs is a positive"),
+        (["dropout=1"], "dropout"),
+        (["network=vit"], "network is"),
+        (["folds=1"], "folds"),
+        (["validation=0.6"], "validation"),
+        (["stretch=0.5"], "stretch"),
+        (["mixup=-1"], "mixup"),
+        (["learning_rate=nan"], "learning_rate"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.of(settings).check()
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """MobileNetV2's weights as nobody taught them, batch norm's statistics included."""
+    import keras
+
+    path = tmp_path_factory.mktemp("weights") / "random_no_top.weights.h5"
+    model = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(224, 224, 3))
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, each.shape) for each in layer.get_weights()])
+    model.save_weights(path)
+    return path, model
+
+
+def test_the_transfer_network_is_mobilenet_with_batch_norm_folded(random_weights):
+    path, model = random_weights
+    network = build_transfer(str(path))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)
+    maps = network.frozen.predict_on_batch(pixels)
+    assert maps.shape == (2, 14, 14, 64)
+    features = model.predict_on_batch(pixels / 127.5 - 1).mean(axis=(1, 2))
+    head = network.learning.get_layer("head")
+    logits = network.learning.predict_on_batch(maps)
+    assert np.allclose(logits, features @ head.get_weights()[0], atol=1e-3)
+    assert np.allclose(network.whole.predict_on_batch(pixels), 1 / (1 + np.exp(-logits)), atol=1e-5)
+    with_temperature(network, 2.0)
+    assert np.allclose(network.learning.predict_on_batch(maps), logits / 2, atol=1e-4)
+
+
+def test_heat_maps_add_up_to_the_logit(random_weights):
+    network = build_transfer(str(random_weights[0]))
+    views = np.random.default_rng(1).uniform(0, 255, (1, 224, 224, 3))
+    heat, probabilities = heat_maps(network.whole, views)
+    assert heat.shape == (1, 224, 224)
+    assert heat.mean() == pytest.approx(np.log(probabilities[0] / (1 - probabilities[0])), rel=0.05, abs=0.01)
+
+
+def test_weights_that_cannot_be_had_are_told(tmp_path):
+    with pytest.raises(WeightsError, match="no weights"):
+        build_transfer(str(tmp_path / "missing.h5"))
+    (tmp_path / "broken.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match="are not in"):
+        build_transfer(str(tmp_path / "broken.weights.h5"))
+
+
+def test_the_same_seed_is_the_same_network():
+    one, other = (build_network("baseline", "imagenet", 0.3, 5).learning.get_weights() for _ in range(2))
+    assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_each_folds_temperature_comes_from_the_others():
+    """Logits ten times too large in all folds are put right; what is right stays so."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    results = [
+        {"pictures": part, **{name: 10 * logits[part] for name in ("plain", "jpeg60", "half")}}
+        for part in np.array_split(np.arange(4000), 4)
+    ]
+    figures = cross_validated(labels, results)
+    assert figures["plain"]["together"]["ece"] < 0.03 and figures["plain"]["auroc"]["std"] < 0.03
