@@ -14,7 +14,6 @@ import yaml
 from atelier.seeds import check_seed, check_style, check_truncation
 
 CAPTION_STYLES = ("plain", "poetic", "catalogue")
-OPTIONAL = {"optional": True}
 CHECKED_ALONE = ("seed", "style", "truncation", "captioner_fallback", "caption_llm", "caption_llm_timeout")
 
 
@@ -44,13 +43,12 @@ class Config:
     generator: str = "generator.h5"
     captioner: str = "captioner"
     num_beams: int = 3
-    # The notebook's cell has none of these; config.yaml may, and `main(...)` takes them.
-    caption_style: str = field(default="plain", metadata=OPTIONAL)
-    caption_candidates: int = field(default=1, metadata=OPTIONAL)
-    captioner_fallback: bool = field(default=False, metadata=OPTIONAL)
-    caption_llm: str | None = field(default=None, metadata=OPTIONAL)
-    caption_llm_model: str = field(default="default", metadata=OPTIONAL)
-    caption_llm_timeout: float = field(default=5.0, metadata=OPTIONAL)
+    captioner_fallback: bool = False
+    caption_candidates: int = 1
+    caption_style: str = "plain"
+    caption_llm: str | None = None
+    caption_llm_model: str = "default"
+    caption_llm_timeout: float = 5.0
 
     def __post_init__(self):
         checks = {

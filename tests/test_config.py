@@ -23,7 +23,7 @@ def parameters_cell() -> dict:
 
 def test_the_file_the_defaults_and_the_notebook_say_the_same():
     defaults = Config()
-    mirrored = [field.name for field in fields(Config) if not field.metadata.get("optional")]
+    mirrored = [field.name for field in fields(Config)]
     assert CONFIG_YAML == {name: getattr(defaults, name) for name in mirrored} == parameters_cell()
     assert Config.from_yaml(REPOSITORY / "config.yaml") == defaults
 
