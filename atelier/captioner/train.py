@@ -38,6 +38,7 @@ from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
 from atelier.captioner.weights import from_pretrained, load_weights, save_pretrained, to_tensors
 from atelier.images import write_atomically
+from atelier.recipes import recipe_of
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,7 @@ class Recipe:
         Raises:
             ValueError: an unknown name, or a value that is no number of its kind.
         """
-        kinds = {item.name: type(item.default) for item in dataclasses.fields(cls)}
-        chosen = {}
-        for setting in settings:
-            name, _, value = setting.partition("=")
-            if name not in kinds:
-                raise ValueError(f"a captioner's recipe has no {name!r}; it has {', '.join(kinds)}")
-            try:
-                chosen[name] = kinds[name](value)
-            except ValueError:
-                raise ValueError(f"{name} is {kinds[name].__name__}, not {value!r}") from None
-        return cls(**chosen)
+        return recipe_of(cls, settings)
 
 
 class Teacher(keras.Model):
