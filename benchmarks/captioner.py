@@ -63,7 +63,7 @@ def ours(folder: Path, count: int, beams: int, runs: int) -> dict[str, float]:
     model = Blip(BlipConfig.from_file(folder / "config.json"))
     load_weights(model, read_tensors(folder / "model.safetensors"))
     loaded = time.perf_counter() - began
-    decoder, shown = Decoder(model, final=True), pixels(count, model.config.vision.image_size)
+    decoder, shown = Decoder(model), pixels(count, model.config.vision.image_size)
     search = Search(beams, TOKENS + 1, TOKENS + 1, 0)
     wall, processor = medians(lambda: decoder(shown, [model.config.text.bos_token_id], search), runs)
     return {"load_s": loaded, "wall_s": wall, "cpu_s": processor, "peak_mib": peak_mib()}

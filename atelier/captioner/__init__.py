@@ -45,7 +45,7 @@ class Captioner:
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
-        self._decoder = Decoder(model, final=True) if model.config.text else None
+        self._decoder = Decoder(model) if model.config.text else None
         self._comparer = Comparer(model, tokenizer) if model.config.retrieval else None
         self._lock = threading.Lock()  # one batch already uses every core
 

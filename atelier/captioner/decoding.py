@@ -17,12 +17,10 @@ import numpy as np
 from keras import ops
 
 from atelier.captioner.blip import Blip
-from atelier.captioner.compiling import compiled, constant
+from atelier.captioner.compiling import compiled
 
 # A cache has room for a multiple of so many words, so that few lengths are ever compiled.
 CACHE_STEP = 16
-# Models with fewer weights are compiled with them as constants, which is faster and takes their memory twice.
-SMALL = 50e6
 IMPOSSIBLE = -1e9
 
 
@@ -64,13 +62,9 @@ class Found(NamedTuple):
 
 
 class Decoder:
-    """A BLIP that writes: searches compiled once for each kind of search, and kept.
+    """A BLIP that writes: searches compiled once for each kind of search, and kept."""
 
-    Args:
-        final: whether the model's weights will not change any more, so that a small one may be compiled with them.
-    """
-
-    def __init__(self, model: Blip, final: bool = False):
+    def __init__(self, model: Blip):
         self.config = model.config.text
         self._model = model
         text, vision = model.text_decoder, model.vision_model
@@ -79,9 +73,7 @@ class Decoder:
             image = vision(pixels)
             return text.read_image(image), model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
 
-        small = sum(math.prod(variable.shape) for variable in model.weights) < SMALL
-        self._read = constant(read, model.variables) if final and small else read
-        self._step = constant(text.step, text.variables) if final and small else text.step
+        self._read, self._step = read, text.step
         self._compiled: dict[tuple, Callable] = {}
 
     def __call__(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
