@@ -336,13 +336,12 @@ def _train_generator(options: argparse.Namespace, out: Path) -> dict[str, str]:
 
 def _train_detail(options: argparse.Namespace, out: Path) -> dict[str, str]:
     from atelier.generator.detail import DetailRecipe, train_detail
-    from atelier.recipes import recipe_of
 
     made = train_detail(
         options.data,
         out,
         minutes=options.minutes,
-        recipe=recipe_of(DetailRecipe, options.set),
+        recipe=DetailRecipe.of(options.set),
         resume=options.resume,
         checkpoint_minutes=options.checkpoint_minutes,
         generator=options.start,

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TypeVar
-
-Recipe = TypeVar("Recipe")
+from typing import Self
 
 
-def recipe_of(kind: type[Recipe], settings: Sequence[str]) -> Recipe:
-    """An instance of a dataclass whose fields all have defaults, with `settings` (NAME=VALUE, the last wins) changed.
+class Settings:
+    """Base of the dataclasses that hold a training's settings, all of which have defaults."""
 
-    Raises:
-        ValueError: no such field, or not a value of its default's type.
-    """
-    kinds, changed = {field.name: type(field.default) for field in fields(kind)}, {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or name not in kinds:
-            raise ValueError(f"a setting is NAME=VALUE with a name out of {', '.join(kinds)}, not {setting!r}")
-        changed[name] = _parse(value, kinds[name], name)
-    return kind(**changed)
+    @classmethod
+    def of(cls, settings: Sequence[str]) -> Self:
+        """The defaults with `settings` (NAME=VALUE, the last wins) changed: `["loss=hinge", "judges=pixels,features"]`.
+
+        Raises:
+            ValueError: no such setting, or not a value of its default's type.
+        """
+        kinds, changed = {field.name: type(field.default) for field in fields(cls)}, {}
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals or name not in kinds:
+                raise ValueError(f"a setting is NAME=VALUE with a name out of {', '.join(kinds)}, not {setting!r}")
+            changed[name] = _parse(value, kinds[name], name)
+        return cls(**changed)
 
 
 def _parse(value: str, kind: type, name: str):

@@ -3,7 +3,6 @@
 import pytest
 
 from atelier.config import ConfigError, settings_in
-from atelier.recipes import recipe_of
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -17,7 +16,7 @@ def test_a_recipe_is_known_to_its_training(path):
         from atelier.captioner.train import Recipe
     else:
         from atelier.detector.recipe import Recipe
-    recipe = recipe_of(Recipe, settings_in(path))
+    recipe = Recipe.of(settings_in(path))
     if hasattr(recipe, "check"):
         recipe.check()
 

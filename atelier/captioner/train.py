@@ -38,11 +38,11 @@ from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
 from atelier.captioner.weights import from_pretrained, load_weights, save_pretrained, to_tensors
 from atelier.images import write_atomically
-from atelier.recipes import recipe_of
+from atelier.recipes import Settings
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """The numbers of a training run."""
 
     image_size: int = 192  # a 6 x 6 feature map; the data's pictures have 192 to 224 pixels
@@ -107,15 +107,6 @@ class Recipe:
         """The parts that compare texts with pictures, for a decoder of this shape."""
         encoder = dataclasses.replace(text, num_hidden_layers=self.encoder_layers, opening=0)
         return RetrievalConfig(encoder, self.embedding_size, matching=False)
-
-    @classmethod
-    def of(cls, settings: Sequence[str]) -> Recipe:
-        """The default recipe with some of its numbers set: `["rate=2e-4", "views=4"]`.
-
-        Raises:
-            ValueError: an unknown name, or a value that is no number of its kind.
-        """
-        return recipe_of(cls, settings)
 
 
 class Teacher(keras.Model):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from atelier.detector.views import Augmentation
-from atelier.recipes import recipe_of
+from atelier.recipes import Settings
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """All that decides how a training goes. docs/detector.md says what was tried."""
 
     network: str = "transfer"  # or "baseline", a small CNN from scratch
@@ -39,15 +38,6 @@ class Recipe:
     def augmentation(self) -> Augmentation:
         """How a random view differs from its picture."""
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
-
-    @classmethod
-    def of(cls, settings: Sequence[str]) -> Recipe:
-        """The recipe with some settings changed: `["epochs=8", "mixup=0.2"]`.
-
-        Raises:
-            ValueError: no such setting, or not a value of its kind.
-        """
-        return recipe_of(cls, settings)
 
     def check(self) -> None:
         """`ValueError` if a setting is out of its range."""

@@ -20,9 +20,11 @@ import numpy as np
 from keras import layers, ops
 
 from atelier.dataset.loader import style_weights, training_pictures
+from atelier.generator.gan import move_average, play
 from atelier.generator.losses import NON_SATURATING, RELATIVISTIC
 from atelier.generator.networks import build_patch_discriminator, check_resolution, initializer
 from atelier.images import contact_sheet, from_uint8, png_bytes, to_uint8, write_atomically
+from atelier.recipes import Settings
 from atelier.seeds import STYLES
 from atelier.training import (
     EventLog,
@@ -38,7 +40,7 @@ from atelier.training import (
 
 
 @dataclass(frozen=True)
-class DetailRecipe:
+class DetailRecipe(Settings):
     """All that decides how the detail network learns."""
 
     size: int = 64  # side of the pictures that it doubles
@@ -180,15 +182,11 @@ class DetailGAN(keras.Model):
             small = self._paint(x["latent"], style)
             fake, loss = self.detail([small, style], training=True), NON_SATURATING
             error = error + ops.mean(ops.abs(ops.average_pool(fake, 2, 2) - small))
-        real_logits = self.patches([real, style], training=True)
-        d_loss = loss.discriminator(real_logits, self.patches([ops.stop_gradient(fake), style], training=True))
-        held_still = [ops.stop_gradient(v.value) for v in self.patches.trainable_variables]
-        statistics = [v.value for v in self.patches.non_trainable_variables]
-        logits, _ = self.patches.stateless_call(held_still, statistics, [fake, style], training=True)
-        g_loss = loss.generator(real_logits, logits)
+        g_loss, d_loss, _, _ = play(self.patches, loss, [real], [fake], style)
         for tracker, value in zip(self.trackers, (error, g_loss, d_loss), strict=True):
             tracker.update_state(value)
-        self._update_average()
+        move_average(self.average, self.detail, self.recipe.ema_decay, self.steps)
+        self.steps.assign(self.steps.value + 1)
         return error + self.recipe.adversarial * g_loss + d_loss
 
     def _paint(self, latent, style):
@@ -200,13 +198,6 @@ class DetailGAN(keras.Model):
     def _below(self, end: int):
         """A random whole number in 0 ... end - 1."""
         return ops.minimum(ops.cast(keras.random.uniform((), 0, end, seed=self.random), "int32"), end - 1)
-
-    def _update_average(self):
-        step = ops.cast(self.steps.value, "float32")
-        decay = ops.minimum(self.recipe.ema_decay, (1.0 + step) / (10.0 + step))
-        for mean, weight in zip(self.average.weights, self.detail.weights, strict=True):
-            mean.assign(mean.value * decay + (1.0 - decay) * weight.value)
-        self.steps.assign(self.steps.value + 1)
 
 
 def pairs(
@@ -286,7 +277,12 @@ def train_detail(
     jit = "auto" if keras.backend.backend() == "jax" else False
     model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate, 0.9, 0.99), jit_compile=jit)
     model.optimizer.build(model.trainable_variables)
-    start = int(load_state(checkpoint, model)["step"]) if resume else 0
+    start = 0
+    if resume:
+        painted = painter.get_weights() if painter is not None else []
+        start = int(load_state(checkpoint, model)["step"])
+        if painter is not None:  # the checkpoint holds a painter, too; the one that was given now counts
+            painter.set_weights(painted)
     if not resume:
         (out / "history.csv").unlink(missing_ok=True)
     shown = next(pairs(small, large, styles, DetailRecipe(crop=recipe.crop, batch_size=12, seed=1)))[0]

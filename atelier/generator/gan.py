@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from atelier.generator.augment import DiffAugment
-from atelier.generator.losses import LOSSES
+from atelier.generator.losses import LOSSES, Loss
 
 
 class GAN(keras.Model):
@@ -71,11 +71,13 @@ class GAN(keras.Model):
         fake = self.augment(y_pred)
         games = []
         if self.discriminator is not None:
-            games.append(self._play(self.discriminator, [self._seen(real)], [self._seen(fake)], style))
+            games.append(play(self.discriminator, self.loss_pair, [self._seen(real)], [self._seen(fake)], style))
         if self.heads is not None:
-            games.append(self._play(self.heads, self.eye(real, training=False), self.eye(fake, training=False), style))
+            games.append(
+                play(self.heads, self.loss_pair, self.eye(real, training=False), self.eye(fake, training=False), style)
+            )
         if self.patches is not None:
-            games.append(self._play(self.patches, [real], [fake], style))
+            games.append(play(self.patches, self.loss_pair, [real], [fake], style))
         g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
         for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake), strict=True):
             tracker.update_state(value)
@@ -94,23 +96,6 @@ class GAN(keras.Model):
         times = images.shape[1] // self.discriminator.inputs[0].shape[1]
         return ops.average_pool(images, times, times) if times > 1 else images
 
-    def _play(self, judge, real, fake, style):
-        """One judge's game: the generator's loss, the judge's, and how often it tells real and generated right.
-
-        Args:
-            judge: a network from a list of inputs and the style to logits (N, K).
-            real, fake: what it sees of either side; the generator learns through `fake`.
-        """
-        real_logits = judge([*real, style], training=True)
-        fake_logits = judge([*map(ops.stop_gradient, fake), style], training=True)
-        d_loss = self.loss_pair.discriminator(real_logits, fake_logits)
-
-        held_still = [ops.stop_gradient(v.value) for v in judge.trainable_variables]
-        statistics = [v.value for v in judge.non_trainable_variables]
-        logits, _ = judge.stateless_call(held_still, statistics, [*fake, style], training=True)
-        g_loss = self.loss_pair.generator(real_logits, logits)
-        return g_loss, d_loss, _share(real_logits > 0), _share(fake_logits < 0)
-
     def _penalty(self, real, style, sigma: float = 0.01):
         """R1 = gamma / 2 * |grad D(real)|^2 without second derivatives, which not every backend's `fit` can take.
 
@@ -126,11 +111,34 @@ class GAN(keras.Model):
 
     def _update_average(self):
         """Move the average a little towards the generator as it was before this step."""
-        step = ops.cast(self.steps.value, "float32")
-        decay = ops.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))  # forgets the random start quickly
-        for mean, weight in zip(self.average.weights, self.generator.weights, strict=True):
-            mean.assign(mean.value * decay + (1.0 - decay) * weight.value)
+        move_average(self.average, self.generator, self.ema_decay, self.steps)
         self.steps.assign(self.steps.value + 1)
+
+
+def play(judge, loss: Loss, real, fake, style):
+    """One judge's game: the generator's loss, the judge's, and how often it tells real and generated right.
+
+    Args:
+        judge: a network from a list of inputs and the style to logits (N, K).
+        real, fake: what it sees of either side; the generator learns through `fake`.
+    """
+    real_logits = judge([*real, style], training=True)
+    fake_logits = judge([*map(ops.stop_gradient, fake), style], training=True)
+    d_loss = loss.discriminator(real_logits, fake_logits)
+
+    held_still = [ops.stop_gradient(v.value) for v in judge.trainable_variables]
+    statistics = [v.value for v in judge.non_trainable_variables]
+    logits, _ = judge.stateless_call(held_still, statistics, [*fake, style], training=True)
+    g_loss = loss.generator(real_logits, logits)
+    return g_loss, d_loss, _share(real_logits > 0), _share(fake_logits < 0)
+
+
+def move_average(average: keras.Model, network: keras.Model, decay: float, steps: keras.Variable) -> None:
+    """Move a network's averaged twin a little towards it; at first by more, to forget the random start quickly."""
+    step = ops.cast(steps.value, "float32")
+    decay = ops.minimum(decay, (1.0 + step) / (10.0 + step))
+    for mean, weight in zip(average.weights, network.weights, strict=True):
+        mean.assign(mean.value * decay + (1.0 - decay) * weight.value)
 
 
 def _share(condition):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atelier.generator.augment import POLICIES
 from atelier.generator.losses import LOSSES
 from atelier.generator.networks import check_resolution
-from atelier.recipes import recipe_of
+from atelier.recipes import Settings
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """All that decides how a training goes."""
 
     resolution: int = 64
@@ -39,15 +38,6 @@ class Recipe:
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
     seed: int = 0
-
-    @classmethod
-    def of(cls, settings: Sequence[str]) -> Recipe:
-        """The recipe with some settings changed: `["loss=hinge", "judges=pixels,features"]`.
-
-        Raises:
-            ValueError: no such setting, or not a value of its kind.
-        """
-        return recipe_of(cls, settings)
 
     def check(self) -> None:
         """`ValueError` if a setting is none of those that there are."""

@@ -133,6 +133,11 @@ def test_a_run_makes_a_generator_of_twice_the_side_and_goes_on(tmp_path, art_fol
     assert (out / "samples" / f"{steps:07d}.png").is_file() and (out / "detail.h5").is_file()
     train_detail([art_folder], out, **options)
     assert int((out / "history.csv").read_text().splitlines()[-1].split(",")[0]) > steps
+    other = scattered(build_generator(16, 8, 4))
+    save_model(other, tmp_path / "other.h5")
+    inputs = [RANDOM.standard_normal((2, 8)).astype(np.float32), np.arange(2, dtype=np.int32)]
+    made = train_detail([art_folder], out, **(options | {"generator": tmp_path / "other.h5"}))
+    np.testing.assert_allclose(load_generator(made)(inputs), other(inputs), atol=1e-5)  # not the checkpoint's painter
     assert json.loads((out / "recipe.json").read_text())["width"] == 4
     with pytest.raises(TrainingError, match="other settings"):
         train_detail([art_folder], out, minutes=0.02)
