@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES ?= 2  # of make test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: art test test-slow test-parity samples benchmark serve docs lint clean
+.PHONY: art test test-slow test-parity samples benchmark benchmarks-all report serve docs lint clean
 
 art: $(VENV)/.art
 	@mkdir -p outputs
@@ -13,7 +14,7 @@ art: $(VENV)/.art
 	@cat outputs/main.txt
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest tests --ignore tests/parity -m "not slow"
+	$(BIN)/python -m pytest tests --ignore tests/parity -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest tests --ignore tests/parity -m slow
@@ -32,6 +33,14 @@ serve: $(VENV)/.extras
 
 benchmark: $(VENV)/.art
 	$(BIN)/python benchmarks/studio.py
+
+# Beside torch, transformers and datasets, as ratios; it takes long, and wants a machine with nothing else to do.
+benchmarks-all: $(VENV)/.benchmark
+	$(BIN)/python benchmarks/all.py
+
+# docs/report.html from what the evaluations and benchmarks left in runs/, and the figures in README.md and docs/cards.
+report: $(VENV)/.art
+	$(BIN)/python -m atelier report
 
 # The documentation with its API reference, in site/; in an environment of its own, since it shares nothing with the rest.
 docs: $(VENV)-docs/.docs
@@ -53,9 +62,9 @@ $(VENV)/.art: requirement.txt | $(VENV)/bin/python
 	@$(BIN)/python -c "import site; open(site.getsitepackages()[0] + '/atelier.pth', 'w').write('$(CURDIR)\n')"
 	@touch $@
 
-# The service, the demo and the data preparation.
-$(VENV)/.extras: extras/service.txt extras/prepare.txt $(VENV)/.art
-	@$(PIP) -r requirement.txt -r extras/service.txt -r extras/prepare.txt
+# The service, the demo, the data preparation and the search for settings.
+$(VENV)/.extras: extras/service.txt extras/prepare.txt extras/tune.txt $(VENV)/.art
+	@$(PIP) -r requirement.txt -r extras/service.txt -r extras/prepare.txt -r extras/tune.txt
 	@touch $@
 
 $(VENV)/.test: tests/requirement.txt $(VENV)/.extras
@@ -64,6 +73,10 @@ $(VENV)/.test: tests/requirement.txt $(VENV)/.extras
 
 $(VENV)/.parity: tests/parity/requirement.txt $(VENV)/.test
 	@$(PIP) -r tests/parity/requirement.txt
+	@touch $@
+
+$(VENV)/.benchmark: extras/benchmark.txt $(VENV)/.parity
+	@$(PIP) -r extras/benchmark.txt
 	@touch $@
 
 $(VENV)-docs/.docs: extras/docs.txt

@@ -135,6 +135,33 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="features of real ones")
     evaluate.set_defaults(run=_evaluate)
 
+    tune = commands.add_parser("tune", help="search for settings by trainings of equal length; the same command adds")
+    tune.add_argument("what", choices=("generator", "captioner", "detector"))
+    tune.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of picture files")
+    tune.add_argument("--trials", type=int, default=20, metavar="N", help="more of them (default 20; 0: plots only)")
+    tune.add_argument("--minutes", type=float, default=10.0, metavar="M", help="of each trial (default 10)")
+    tune.add_argument("--checks", type=int, default=3, metavar="N", help="judgements in a trial (default 3)")
+    tune.add_argument("--study", metavar="NAME", help="which one (default: WHAT)")
+    tune.add_argument("--storage", metavar="URL", help="its database (default sqlite:///OUT/study.db)")
+    tune.add_argument("--out", type=Path, metavar="DIR", help="trials, study.json, plots (default runs/tuning/WHAT)")
+    tune.add_argument("--space", type=Path, metavar="FILE", help="another file than atelier/tuning/spaces.yaml")
+    tune.add_argument("--only", type=_names, default=(), metavar="A,B", help="search only these settings of it")
+    tune.add_argument("--floor", action="append", default=[], metavar="NAME=VALUE", help="that a winner must reach")
+    tune.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the recipe, for all trials")
+    tune.add_argument("--config", type=Path, metavar="FILE", help="a recipe in YAML for all trials; --set wins")
+    tune.add_argument("--start", type=Path, metavar="FILE", help="a trained generator or captioner to begin with")
+    tune.add_argument("--judges", type=Path, metavar="FILE", help="generator: the judges.npz that trained it")
+    tune.add_argument("--kid", type=int, default=500, metavar="N", help="generator: pictures that are judged")
+    tune.add_argument("--features", type=Path, metavar="FILE", help="generator: KID's feature network")
+    tune.add_argument("--processor-time", action="store_true", help="generator: count minutes of the processor")
+    tune.add_argument("--stem", metavar="FILE", help="captioner, detector: the MobileNetV2 to begin with")
+    tune.set_defaults(run=_tune)
+
+    report = commands.add_parser("report", help="gather all figures into docs/report.html, report.json and the texts")
+    report.add_argument("--docs", type=Path, default=PROJECT / "docs", metavar="DIR", help="where it goes")
+    report.add_argument("--fill", type=Path, nargs="*", metavar="FILE", help="with marked figures (README, cards)")
+    report.set_defaults(run=_report)
+
     serve = commands.add_parser("serve", help="a REST API and the web demo; needs the requirements in extras/")
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1; 0.0.0.0: everywhere)")
     serve.add_argument("--port", type=int, default=8000, help="(default 8000; 0: any that is free)")
@@ -418,6 +445,27 @@ def _evaluate(options: argparse.Namespace) -> None:
     others = ("run", "what", "data", "captioner", "beams", "candidates")
     asked = {name: value for name, value in vars(options).items() if name not in others}
     print(json.dumps(evaluate_generator(data_roots=options.data, **asked), ensure_ascii=False))
+
+
+def _tune(options: argparse.Namespace) -> None:
+    import_keras()
+    try:
+        from atelier.tuning.command import tune
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install -r extras/tune.txt") from error
+    if options.config:
+        options.set = [*settings_in(options.config), *options.set]
+    options.out = options.out or Path("runs/tuning") / options.what
+    best = tune(options, _mobilenet(), lambda record: print(json.dumps(record), flush=True))
+    print(json.dumps({"tuned": options.what, "output": options.out.as_posix(), "best": best}))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from atelier.reporting.command import report
+
+    texts = [PROJECT / "README.md", *sorted((PROJECT / "docs" / "cards").glob("*.md"))]
+    filled = texts if options.fill is None else options.fill
+    print(json.dumps(report(PROJECT, options.docs, filled), ensure_ascii=False))
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +48,11 @@ class Captioner:
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
+        if model.vision_model.stem:
+            model.vision_model.stem.freeze()  # weights do not change from here on
         self._decoder = Decoder(model) if model.config.text else None
         self._comparer = Comparer(model, tokenizer) if model.config.retrieval else None
-        self._lock = threading.Lock()  # one batch already uses every core
+        self._free_cores = threading.Semaphore(_cores())  # whoever calls, one group a core is enough
 
     @classmethod
     def load(cls, source: str | Path) -> Captioner:
@@ -137,7 +142,7 @@ class Captioner:
             ValueError: a picture or a number is none that is allowed; the message says what is.
             CaptionerError: the model can compare texts with pictures, but not write.
         """
-        from atelier.captioner.decoding import Search
+        from atelier.captioner.decoding import GROUP, Search, groups
 
         if self._decoder is None:
             raise CaptionerError("this BLIP compares texts with pictures, it does not write captions")
@@ -158,20 +163,24 @@ class Captioner:
         _check_number("top_p", top_p, 1e-6, 1.0)
         lengths = (num_beams, max_length, min_length, no_repeat_ngram, float(repetition_penalty), opening)
         search = Search(*lengths, samples, float(temperature), float(top_p), seed)
-        captions = []
-        for first in range(0, len(images), batch_size):
-            pixels = self.preprocessor(images[first : first + batch_size])
-            captions += self._batch(pixels, start, search, count)
-        return captions
+        parts = [images[some] for some in groups(len(images))]
+        # Groups run beside each other, so that no operation need be shared among threads.
+        workers = min(len(parts), -(-batch_size // GROUP), _cores())
+        describe = functools.partial(self._describe, start=start, search=search, count=count)
+        if workers <= 1:
+            return [captions for part in parts for captions in describe(part)]
+        with ThreadPoolExecutor(workers) as pool:
+            return [captions for part in pool.map(describe, parts) for captions in part]
 
-    def _batch(self, pixels, start, search, count: int) -> list[list[Caption]]:
-        with self._lock:
-            found, images = self._decoder(pixels, start, search)
+    def _describe(self, images, start, search, count: int) -> list[list[Caption]]:
+        """`candidates` of a few pictures."""
+        with self._free_cores:
+            found, embeddings = self._decoder(self.preprocessor(images), start, search)
             captions = [[Caption(self.tokenizer.text(ids), score) for ids, score in each[:count]] for each in found]
             if self._comparer is None:
                 return captions
             texts = self._comparer.texts([caption.text for each in captions for caption in each])
-        cosines = np.einsum("bd,bnd->bn", images, texts.reshape(len(captions), -1, texts.shape[-1]))
+        cosines = np.einsum("bd,bnd->bn", embeddings, texts.reshape(len(captions), -1, texts.shape[-1]))
         return [
             [replace(caption, alignment=float(cosine)) for caption, cosine in zip(*pair, strict=True)]
             for pair in zip(captions, cosines, strict=True)
@@ -202,6 +211,11 @@ class Captioner:
         if self._comparer is None:
             raise CaptionerError("this captioner has no text encoder, so it cannot compare texts with pictures")
         return self._comparer
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(values: Sequence, size: int):

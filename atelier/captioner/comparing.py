@@ -38,7 +38,8 @@ class Comparer:
             return model.embed_image(model.vision_model(pixels))
 
         self._images = compiled(images, model.variables, [pictures])
-        self._texts = compiled(texts, model.variables)
+        lengths = [min(length, self._longest) for length in LENGTHS]
+        self._texts = {length: compiled(texts, model.variables, [((None, length), "int32")]) for length in lengths}
         self._match = compiled(match, model.variables)
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
@@ -47,7 +48,8 @@ class Comparer:
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """N texts -> (N, d) embeddings of length 1; what is longer than 40 tokens is cut."""
-        return ops.convert_to_numpy(self._texts(self._rows(texts)))
+        rows = self._rows(texts)
+        return ops.convert_to_numpy(self._texts[rows.shape[1]](rows))
 
     def match(self, pixels: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """(B,) chances that the pictures and their texts belong together."""

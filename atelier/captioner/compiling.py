@@ -8,19 +8,22 @@ import keras
 
 
 def compiled(
-    function: Callable, variables: Sequence[keras.Variable], shapes: Sequence[tuple] | None = None
+    function: Callable, variables: Sequence[keras.Variable], shapes: Sequence[tuple] | None = None, xla: bool = False
 ) -> Callable:
     """`function` of arrays (and lists of arrays), compiled once for each set of shapes.
 
     Args:
         variables: every Keras variable that the function reads; JAX must be told of them.
         shapes: (shape, dtype) of each argument. With a size of `None` TensorFlow compiles once for all sizes.
+        xla: make one program of everything, not a graph whose operations TensorFlow starts one by one. Thousands of
+            small ones run in half the time then, but it takes two seconds to compile, for each set of shapes anew.
+            (JAX always does so.)
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         signature = [tf.TensorSpec(*shape) for shape in shapes] if shapes else None
-        return tf.function(function, signature, autograph=False)
+        return tf.function(function, signature, autograph=False, jit_compile=xla)
     if keras.backend.backend() == "jax":
         import jax
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from atelier.captioner.compiling import compiled
 
 # A cache has room for a multiple of so many words, so that few lengths are ever compiled.
 CACHE_STEP = 16
+# So many pictures are searched together, or one alone, so that only two sizes are ever compiled.
+GROUP = 8
 IMPOSSIBLE = -1e9
 
 
@@ -61,6 +64,13 @@ class Found(NamedTuple):
     """The mean natural log-probability of the tokens after the prompt, [SEP] included."""
 
 
+def groups(count: int) -> list[slice]:
+    """Which of `count` pictures are searched together: up to `GROUP` of them, but one or two left over each alone."""
+    alone = count % GROUP if count % GROUP < 3 else 0
+    together = [slice(first, min(first + GROUP, count)) for first in range(0, count - alone, GROUP)]
+    return together + [slice(place, place + 1) for place in range(count - alone, count)]
+
+
 class Decoder:
     """A BLIP that writes: searches compiled once for each kind of search, and kept."""
 
@@ -73,8 +83,10 @@ class Decoder:
             image = vision(pixels)
             return text.read_image(image), model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
 
-        self._read, self._step = read, text.step
+        size = model.config.vision.image_size
+        self._read = compiled(read, model.variables, [((None, size, size, 3), "float32")])
         self._compiled: dict[tuple, Callable] = {}
+        self._lock = threading.Lock()  # groups may be searched by several threads
 
     def __call__(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
         """Caption pictures.
@@ -87,45 +99,53 @@ class Decoder:
             for each picture its captions, the likeliest first: as many as there are beams or samples; and (B, d) what
             `Blip.embed_image` says of the pictures (nothing, d = 0, where the model has no such part).
         """
+        parts = [self._group(pixels[some], prompt, search) for some in groups(len(pixels))]
+        return [found for part, _ in parts for found in part], np.concatenate([images for _, images in parts])
+
+    def _group(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
+        """`__call__` for one picture, or up to `GROUP`."""
+        count = len(pixels)
+        image, embeddings = self._read(ops.convert_to_tensor(pixels, "float32"))
+        if 1 < count < GROUP:  # filled up with nothing
+            padding = [(0, GROUP - count), (0, 0), (0, 0), (0, 0)]
+            image = [tuple(ops.pad(part, padding) for part in layer) for layer in image]
         length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
         kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
-        run = self._function(len(prompt), length, *kind)
+        with self._lock:
+            run = self._function(length, *kind)
         limits = [len(prompt) + search.opening, search.min_length, search.max_length]
         tuning = [search.repetition_penalty, search.temperature, search.top_p]
-        chance = np.zeros((len(pixels), search.rows, length), np.float32)
+        chance = np.zeros((1 if count == 1 else GROUP, search.rows, length), np.float32)
         if search.samples:  # each picture's own, whatever stands beside it in the batch
             chance[:] = np.random.default_rng(search.seed).random(chance.shape[1:], np.float32)
-        arguments = (pixels, np.array(prompt), np.array(limits), np.array(tuning), chance)
-        kinds = ("float32", "int32", "int32", "float32", "float32")
-        arguments = map(ops.convert_to_tensor, (np.asarray(a, kind) for a, kind in zip(arguments, kinds, strict=True)))
-        sequences, scores, embeddings = map(ops.convert_to_numpy, run(*arguments))
+        arguments = zip((prompt, limits, tuning, chance), ("int32", "int32", "float32", "float32"), strict=True)
+        arguments = [ops.convert_to_tensor(np.asarray(value, kind)) for value, kind in arguments]
+        sequences, scores = map(ops.convert_to_numpy, run(image, *arguments))
         found = [
             [Found(self._tokens(row, len(prompt)), float(score)) for row, score in zip(*pair, strict=True)]
-            for pair in zip(sequences, scores, strict=True)
+            for pair in zip(sequences[:count], scores[:count], strict=True)
         ]
-        return found, embeddings
+        return found, ops.convert_to_numpy(embeddings)[:count]
 
     def _tokens(self, row: np.ndarray, start: int) -> list[int]:
         ends = np.flatnonzero(row[start:] == self.config.sep_token_id)
         return row[: start + int(ends[0]) if len(ends) else None].tolist()
 
-    def _function(self, start: int, length: int, rows: int, sampled: bool, ngram: int, penalised: bool) -> Callable:
-        """The compiled search for prompts of `start` tokens and caches of `length` words."""
-        key = (start, length, rows, sampled, ngram, penalised)
+    def _function(self, length: int, rows: int, sampled: bool, ngram: int, penalised: bool) -> Callable:
+        """The compiled search with caches of `length` words."""
+        key = (length, rows, sampled, ngram, penalised)
         if key in self._compiled:
             return self._compiled[key]
-        model, size = self._model, self._model.config.vision.image_size
+        text = self._model.text_decoder
 
-        def run(pixels, prompt, limits, tuning, chance):
-            (image, embedding), batch = self._read(pixels), ops.shape(pixels)[0]
-            cache = model.text_decoder.empty_cache(batch, rows, length, image, prompt[:-1] if start > 1 else None)
+        def run(image, prompt, limits, tuning, chance):
+            batch = chance.shape[0]
+            cache = text.empty_cache(batch, rows, length, image, prompt[:-1] if prompt.shape[0] > 1 else None)
             rules = Rules(prompt, limits, tuning, chance, self.config.sep_token_id, ngram, penalised)
             picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
-            return *search(functools.partial(self._step, image), cache, picker), embedding
+            return search(functools.partial(text.step, image), cache, picker)
 
-        shapes = [((None, size, size, 3), "float32"), ((start,), "int32"), ((3,), "int32"), ((3,), "float32")]
-        shapes.append(((None, rows, length), "float32"))
-        self._compiled[key] = compiled(run, model.variables, shapes)
+        self._compiled[key] = compiled(run, self._model.variables, xla=True)
         return self._compiled[key]
 
 

@@ -69,12 +69,12 @@ class Preprocessor:
             ValueError: one of them is neither.
         """
         pixels = np.empty((len(images), self.size, self.size, 3), np.float32)
+        std = np.array(self.std)
+        scale, shift = np.float32(1 / (255 * std)), np.float32(-np.array(self.mean) / std)
         for row, image in zip(pixels, images, strict=True):
             small = as_picture(image).resize((self.size, self.size), Image.Resampling.BICUBIC)
-            row[:] = np.asarray(small, np.float32)
-        pixels /= 255.0
-        pixels -= np.float32(self.mean)
-        pixels /= np.float32(self.std)
+            np.multiply(np.asarray(small), scale, out=row)
+            row += shift
         return pixels
 
 

@@ -192,23 +192,24 @@ class TextDecoder(TextModel):
             prompt: (P,) tokens that all captions begin with; they fill the first places.
 
         Returns:
-            for each layer the keys, then for each the values, each (B, heads, length, rows, d).
+            for each layer its keys and its values, each (B, heads, length * rows, d): the rows' first words, their
+            second words, and so on.
         """
         heads = self.config.num_attention_heads
-        shape = (batch, heads, length, rows, self.config.hidden_size // heads)
+        shape = (batch, heads, length * rows, self.config.hidden_size // heads)
         if prompt is None:
             return [ops.zeros(shape, "float32")] * (2 * len(self.blocks))
         count = prompt.shape[0]
         mask = ops.tril(ops.ones((count, count), "bool"))
         x = self._embed(ops.broadcast_to(prompt, (batch, count)), ops.arange(count))
-        filled = ([], [])
+        cache = []
         for block, seen in zip(self.blocks, image, strict=True):
             words = block.read_words(x, count)
             x = block(x, words, seen, mask, length=count)
-            for part, kept in zip(words, filled, strict=True):
-                part = ops.broadcast_to(part[:, :, :, None], (batch, heads, count, *shape[3:]))
-                kept.append(ops.pad(part, ((0, 0), (0, 0), (0, length - count), (0, 0), (0, 0))))
-        return [*filled[0], *filled[1]]
+            for part in words:
+                part = ops.repeat(part, rows, axis=2)
+                cache.append(ops.pad(part, ((0, 0), (0, 0), (0, (length - count) * rows), (0, 0))))
+        return cache
 
     def step(self, image, ids, place, origin, cache):
         """`call` for one more word of every caption, with the keys and values of the words before from the cache.
@@ -226,21 +227,17 @@ class TextDecoder(TextModel):
         Returns:
             (B, rows, vocab_size) logits, and the cache with this word in it.
         """
-        heads, length, rows, width = cache[0].shape[1:]
-        here = ops.reshape(ops.arange(length) == place, (1, 1, -1, 1, 1))
+        rows, length = origin.shape[1:]
         mask = origin[..., None] == ops.arange(rows)  # (B, rows, T, rows)
         mask = ops.logical_and(mask, (ops.arange(length) <= place)[:, None])
         mask = ops.reshape(mask, (-1, 1, rows, length * rows))
         x = self._embed(ids, place[None])
-        count, filled = len(self.blocks), ([], [])
+        begin, cache = ops.stack([0, 0, place * rows, 0]), list(cache)
         for number, (block, seen) in enumerate(zip(self.blocks, image, strict=True)):
-            words = []
-            for part, new in enumerate(block.read_words(x, rows)):
-                whole = ops.where(here, new[:, :, None], cache[number + part * count])
-                filled[part].append(whole)
-                words.append(ops.reshape(whole, (-1, heads, length * rows, width)))
-            x = block(x, tuple(words), seen, mask, length=rows)
-        return self._logits(x, rows), [*filled[0], *filled[1]]
+            for part, new in enumerate(block.read_words(x, rows), start=2 * number):
+                cache[part] = ops.slice_update(cache[part], begin, new)
+            x = block(x, cache[2 * number : 2 * number + 2], seen, mask, length=rows)
+        return self._logits(x, rows), cache
 
     def _logits(self, x, length: int):
         """(B * T, hidden_size) -> (B, T, vocab_size)."""

@@ -343,14 +343,10 @@ class Run:
 
     def _load_stem(self, weights) -> None:
         """The ImageNet weights that a new model's stem starts from."""
-        stem = self.model.vision_model.stem
+        size = self.model.config.vision.image_size
         try:
-            if weights == "imagenet":
-                shape = stem.input_shape[1:]
-                imagenet = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=shape)
-                stem.set_weights(imagenet.get_weights())
-            else:
-                stem.load_weights(weights)
+            known = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=(size, size, 3))
+            self.model.vision_model.stem.set_weights(known.get_weights())
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
             raise FileNotFoundError(f"no MobileNetV2 weights from {weights}: {error}") from error
 

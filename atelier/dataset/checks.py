@@ -104,14 +104,15 @@ def examine(data: bytes, limits: Limits = Limits()) -> Examined:
         raise Rejection("empty file", 0)
     if len(data) > limits.max_bytes:
         raise Rejection("too many bytes", len(data))
-    width, height, plain = _header(data, limits)
+    width, height, plain = _open(data, limits)
     if min(width, height) < limits.min_side:
         raise Rejection("too small", f"{width}x{height}")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise Rejection("extreme aspect", round(max(width, height) / min(width, height), 2))
-    plain = plain and max(width, height) <= limits.max_side
+    if max(width, height) > limits.max_side:
+        plain = None
     try:
-        image = _reduced(data) if plain else open_picture(io.BytesIO(data))
+        image = _reduced(plain) if plain else open_picture(io.BytesIO(data))
     except (ValueError, OSError, MemoryError) as error:
         cause = error.__cause__ or error
         text = str(cause) or type(cause).__name__
@@ -130,25 +131,24 @@ def examine(data: bytes, limits: Limits = Limits()) -> Examined:
     return Examined(encoded, width, height, hashlib.sha256(data).hexdigest(), hash_, thumbnail, contrast)
 
 
-def _reduced(data: bytes) -> Image.Image:
+def _reduced(image: Image.Image) -> Image.Image:
     """A JPEG at a half to an eighth of its size, at least 96 pixels, as its decoder gives it at a fraction of the cost.
 
     All of the file is still read, so a truncated one is found; hash and thumbnail need no more pixels than that.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (REDUCED, REDUCED))
-        image.load()
-        return image
+    image.draft("RGB", (REDUCED, REDUCED))
+    image.load()
+    return image
 
 
-def _header(data: bytes, limits: Limits) -> tuple[int, int, bool]:
-    """Width and height as the header says, and whether the file can be kept as it is, without decoding a pixel."""
+def _open(data: bytes, limits: Limits) -> tuple[int, int, Image.Image | None]:
+    """Width and height as the header says; the picture, not a pixel decoded, if the file can be kept as it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                plain = image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        plain = image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise Rejection("decompression bomb", int(pixels[0]) if pixels else str(error)) from None
@@ -158,7 +158,7 @@ def _header(data: bytes, limits: Limits) -> tuple[int, int, bool]:
         raise Rejection("unreadable", _plain(str(error)) or type(error).__name__) from None
     if width * height > limits.max_pixels:
         raise Rejection("decompression bomb", width * height)
-    return width, height, plain
+    return width, height, image if plain else None
 
 
 def _plain(text: str) -> str:

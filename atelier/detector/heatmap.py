@@ -14,7 +14,7 @@ def heat_maps(model: keras.Model, views: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Grad-CAM (Selvaraju et al., 2017): the last feature maps, weighted by how the logit changes with them. Behind the
     average of the maps stands one linear unit here, so those weights are the unit's own, and the sum of a map is the
-    logit but for the bias.
+    network's logit but for the bias. The style's logit, which knows no places, is not in it.
 
     Args:
         model: a detector.h5's, with layers named "pooled" and "head".

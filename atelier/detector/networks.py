@@ -1,16 +1,17 @@
-"""The two networks: a small CNN as the honest baseline, and MobileNetV2 with a new head."""
+"""The two networks: a small CNN as the honest baseline, and MobileNetV2 with a new head and a judge of style."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
+from atelier.detector.style import StyleMachine, style_of
 from atelier.detector.views import SIDE
 
 CUT = 6
@@ -19,6 +20,12 @@ CUT = 6
 BLOCKS = [(24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1)]
 BLOCKS += [(160, 2), (160, 1), (160, 1), (320, 1)]
 """Channels and strides of MobileNetV2's inverted residual blocks, after the first one."""
+
+STYLED = (2, 5, 6, 12)
+"""Blocks whose maps, as ImageNet taught them, give the style; style.py knows their channels."""
+
+UNTUNED = "untuned_"
+"""Before the names of the layers beyond the cut that stay as ImageNet taught them, beside those that learn."""
 
 
 class WeightsError(ValueError):
@@ -34,7 +41,9 @@ class Network:
     learning: keras.Model
     """From there to (N, 1) logits; its last layer is named "head"."""
     whole: keras.Model
-    """(N, SIDE, SIDE, 3) in [0, 255] to (N, 1) probabilities that a machine made the picture: detector.h5."""
+    """(N, SIDE, SIDE, 3) in [0, 255] to (N, 1) probabilities that a machine made the picture."""
+    style: keras.Model | None = None
+    """(N, SIDE, SIDE, 3) in [0, 255] to (N, D) styles, for `with_style`; the baseline has none."""
 
 
 def build_network(kind: str, weights: str, dropout: float, seed: int) -> Network:
@@ -57,33 +66,49 @@ def build_transfer(weights: str = "imagenet", dropout: float = 0.3, seed: int = 
         WeightsError: no such file, other weights, or no internet.
     """
     pixels = layers.Input((SIDE, SIDE, 3), name="pixels")
-    features, cut = _mobilenet(layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pixels))
+    features, cut, maps = _mobilenet(layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pixels))
     dropped = layers.Dropout(dropout, seed=seed, name="dropout")(features)
     start = keras.initializers.GlorotUniform(seed)
     network = _network(pixels, cut, layers.Dense(1, kernel_initializer=start, name="head")(dropped))
+    style = keras.Model(pixels, style_of(maps), name="style_of_pixels")
+    style.jit_compile = False
     taught = _with_batch_norm(weights)
-    for layer in network.whole.layers:
+    for layer in {*network.whole.layers, *style.layers}:
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
-            layer.set_weights(_folded(taught.get_layer(layer.name), taught.get_layer(_norm_of(layer.name))))
-    return network
+            name = layer.name.removeprefix(UNTUNED)
+            layer.set_weights(_folded(taught.get_layer(name), taught.get_layer(_norm_of(name))))
+    return replace(network, style=style)
 
 
 def _mobilenet(x):
-    """MobileNetV2 without batch norm, its layers named as in keras.applications: the pooled features, and the cut."""
+    """MobileNetV2 without batch norm, its layers named as in keras.applications.
+
+    Returns:
+        the pooled features, the maps at the cut, and those of `STYLED`, which tuning leaves alone.
+    """
     x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu6", name="Conv1")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="expanded_conv_depthwise")(x)
     x = layers.Conv2D(16, 1, name="expanded_conv_project")(x)
-    for number, (channels, strides) in enumerate(BLOCKS, start=1):
-        before, name = x, f"block_{number}"
-        x = layers.Conv2D(6 * x.shape[-1], 1, activation="relu6", name=f"{name}_expand")(x)
-        x = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(x)
-        x = layers.Conv2D(channels, 1, name=f"{name}_project")(x)
-        if x.shape == before.shape:
-            x = layers.Add(name=f"{name}_add")([before, x])
-        if number == CUT:
-            cut = x
+    maps = []
+    for number in range(1, CUT + 1):
+        x = _block(x, number)
+        maps += [x] if number in STYLED else []
+    cut = untuned = x
+    for number in range(CUT + 1, STYLED[-1] + 1):
+        untuned = _block(untuned, number, UNTUNED)
+    for number in range(CUT + 1, len(BLOCKS) + 1):
+        x = _block(x, number)
     x = layers.Conv2D(1280, 1, activation="relu6", name="Conv_1")(x)
-    return layers.GlobalAveragePooling2D(name="pooled")(x), cut
+    return layers.GlobalAveragePooling2D(name="pooled")(x), cut, [*maps, untuned]
+
+
+def _block(x, number: int, prefix: str = ""):
+    """One of `BLOCKS`."""
+    (channels, strides), before, name = BLOCKS[number - 1], x, f"{prefix}block_{number}"
+    x = layers.Conv2D(6 * x.shape[-1], 1, activation="relu6", name=f"{name}_expand")(x)
+    x = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(x)
+    x = layers.Conv2D(channels, 1, name=f"{name}_project")(x)
+    return layers.Add(name=f"{name}_add")([before, x]) if x.shape == before.shape else x
 
 
 def _norm_of(name: str) -> str:
@@ -139,8 +164,17 @@ def _network(pixels, cut, logit) -> Network:
     return network
 
 
-def with_temperature(network: Network, temperature: float) -> None:
-    """Divide all logits by a number, in the head's own weights: nothing is added to the network."""
-    head = network.learning.get_layer("head")
-    for variable in (head.kernel, head.bias):
-        variable.assign(variable / temperature)
+def with_style(network: Network, machine: StyleMachine) -> keras.Model:
+    """The whole network with its logit and the style's added up, before the probability: detector.h5."""
+    logit = layers.Add()([network.whole.get_layer("head").output, machine.layer_on(network.style.output)])
+    probability = layers.Activation("sigmoid", name="ai_probability")(logit)
+    model = keras.Model(network.whole.input, probability, name="detector")
+    model.jit_compile = False
+    return model
+
+
+def with_temperature(model: keras.Model, temperature: float) -> None:
+    """Divide all logits by a number, in the heads' own weights: nothing is added to the network."""
+    for head in (layer for layer in model.layers if layer.name in ("head", "style_head")):
+        for variable in (head.kernel, head.bias):
+            variable.assign(variable / temperature)

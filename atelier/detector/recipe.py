@@ -24,6 +24,7 @@ class Recipe(Settings):
     dropout: float = 0.3  # of the pooled features
     smoothing: float = 0.05  # of the labels: some are wrong
     mixup: float = 0.0  # alpha of the Beta distribution by which two pictures' feature maps are mixed; 0: never
+    style: bool = False  # whether a kernel machine on the pictures' style has a say beside the network (style.py)
     validation: float = 0.0  # of a fold's training pictures, for stopping early; 0: the schedule ends the training
     patience: int = 4  # epochs without a better validation loss until a fold stops
     shrink: float = 0.5  # these are those of views.Augmentation
@@ -52,6 +53,8 @@ class Recipe(Settings):
                 raise ValueError(f"{name} is from 0 up and less than 1, not {getattr(self, name)}")
         if self.network not in ("transfer", "baseline"):
             raise ValueError(f"network is transfer or baseline, not {self.network!r}")
+        if self.style and self.network != "transfer":
+            raise ValueError("style is of the network transfer only")
         if self.folds < 2:
             raise ValueError(f"folds are at least 2, not {self.folds}")
         if not 0 <= self.validation <= 0.5:

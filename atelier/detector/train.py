@@ -1,6 +1,6 @@
 """Trains the detector: k-fold for honest figures, then once more on all pictures for detector.h5.
 
-OUT/views/       feature maps of all views, which the frozen half of the network computes once
+OUT/views/       feature maps and styles of all views, which the frozen half of the network computes once
 OUT/fold-K.npz   what fold K's network says of the pictures it has not seen; a run that goes on skips it
 OUT/log.csv      losses and figures, epoch by epoch
 OUT/held_out.csv what was said of each picture by the network that had not seen it
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no window system, no state
@@ -27,8 +28,9 @@ from PIL import Image
 from atelier.detector.data import find_labelled, grouped_folds, groups_of, labels_of, near_duplicates, open_labelled
 from atelier.detector.leaks import leak_baseline
 from atelier.detector.metrics import figures_of, log_loss, sigmoid, temperature_of
-from atelier.detector.networks import Network, build_network, with_temperature
+from atelier.detector.networks import Network, build_network, with_style, with_temperature
 from atelier.detector.recipe import Recipe
+from atelier.detector.style import StyleMachine
 from atelier.detector.views import CONDITIONS, crops, random_view
 from atelier.images import write_atomically
 from atelier.progress import progress_bar
@@ -49,6 +51,8 @@ class Examples:
     """For each round of views, (N, *maps) float16."""
     judged: dict[str, np.ndarray]
     """For each of `CONDITIONS`, (N, crops, *maps) float16."""
+    styles: dict[str, np.ndarray]
+    """For each of `CONDITIONS`, (N, crops, D) float32; empty without `Recipe.style`."""
 
 
 class Clock:
@@ -96,14 +100,14 @@ def train(
     _claim(out, {"recipe": asdict(recipe), "files": hashlib.sha256("\n".join(files).encode()).hexdigest()}, resume)
     if (out / "figures.json").is_file():
         return json.loads((out / "figures.json").read_text())
-    examples = _examples(open_labelled(pictures), labels_of(pictures), out / "views", recipe, weights, clock)
+    examples = examples_of(open_labelled(pictures), labels_of(pictures), out / "views", recipe, weights, clock)
     folds = grouped_folds(examples.labels, examples.groups, recipe.folds, recipe.seed)
     network = build_network(recipe.network, weights, recipe.dropout, recipe.seed)
     learner = Learner(network, recipe)
     for fold in range(recipe.folds):
         if not (out / f"fold-{fold}.npz").is_file():
             clock.check(f"{fold} of {recipe.folds} folds")
-            _train_fold(examples, folds, fold, learner, out)
+            train_fold(examples, folds, fold, learner, out)
     results = [dict(np.load(out / f"fold-{fold}.npz")) for fold in range(recipe.folds)]
     clock.check("all folds, before the last training on all pictures")
 
@@ -114,8 +118,11 @@ def train(
         append_row(out / "log.csv", {"fold": "all"} | row)
 
     learner.fit(examples, np.arange(len(examples.labels)), np.empty(0, np.int64), epochs, log)
-    with_temperature(network, temperature)
-    save(network.whole, out / "detector.h5")
+    model = network.whole
+    if recipe.style:
+        model = with_style(network, StyleMachine.fit(examples.styles["plain"], examples.labels))
+    with_temperature(model, temperature)
+    save(model, out / "detector.h5")
     figures = {
         "pictures": {"ai": int(examples.labels.sum()), "human": int((1 - examples.labels).sum())},
         "near_duplicates": len(pictures) - len(np.unique(examples.groups)),
@@ -123,6 +130,7 @@ def train(
         "temperature": round(temperature, 3),
         "recipe": asdict(recipe),
         "file_traits_alone": leak_baseline(pictures, examples.labels, folds),
+        "alone": {name: cross_validated(examples.labels, part) for name, part in _parts(results).items()},
     } | cross_validated(examples.labels, results)
     write_atomically(out / "held_out.csv", _held_out_table(files, examples.labels, folds, results))
     write_atomically(out / "curves.png", _curves(out / "log.csv"))
@@ -144,24 +152,31 @@ def _claim(out: Path, identity: dict, resume: bool) -> None:
     write_atomically(path, text.encode())
 
 
-def _examples(
+def examples_of(
     images: list[Image.Image], labels: np.ndarray, folder: Path, recipe: Recipe, weights: str, clock: Clock
 ) -> Examples:
-    frozen = build_network(recipe.network, weights, recipe.dropout, recipe.seed).frozen
-    augmented, judged = [], {}
+    network = build_network(recipe.network, weights, recipe.dropout, recipe.seed)
+    augmented, judged, styles = [], {}, {}
     for number in range(recipe.views):
         clock.check(f"{number} of {recipe.views} rounds of views")
         randoms = [np.random.default_rng([1000 * recipe.seed + number, index]) for index in range(len(images))]
         views = (random_view(*each, recipe.augmentation)[None] for each in zip(images, randoms, strict=True))
-        augmented.append(_maps(frozen, views, len(images), folder / f"augmented-{number:02d}.npy")[:, 0])
+        path = folder / f"augmented-{number:02d}.npy"
+        augmented.append(_features(network.frozen, views, len(images), path)[:, 0])
     for name, change in CONDITIONS.items():
         views = (crops(change(image), recipe.crops) for image in images)
-        judged[name] = _maps(frozen, views, len(images), folder / f"{name}.npy")
-    return Examples(labels, groups_of(len(images), near_duplicates(images)), augmented, judged)
+        judged[name] = _features(network.frozen, views, len(images), folder / f"{name}.npy")
+        if recipe.style:
+            views = (crops(change(image), recipe.crops) for image in images)
+            path = folder / f"style-{name}.npy"
+            styles[name] = _features(network.style, views, len(images), path, np.float32)
+    return Examples(labels, groups_of(len(images), near_duplicates(images)), augmented, judged, styles)
 
 
-def _maps(frozen: keras.Model, views: Iterator[np.ndarray], count: int, path: Path) -> np.ndarray:
-    """The feature maps of each picture's views, (count, V, *maps) float16, as a file mapped into memory."""
+def _features(
+    model: keras.Model, views: Iterator[np.ndarray], count: int, path: Path, dtype: type = np.float16
+) -> np.ndarray:
+    """What a model makes of each picture's views, (count, V, *features), as a file mapped into memory."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found, part = [], path.with_suffix(".part")
@@ -169,8 +184,8 @@ def _maps(frozen: keras.Model, views: Iterator[np.ndarray], count: int, path: Pa
         for number, some in enumerate(progress_bar(views, total=count, desc=path.stem, unit="picture"), start=1):
             batch.append(some)
             if len(batch) * len(some) >= BATCH or number == count:
-                maps = frozen.predict_on_batch(np.concatenate(batch).astype(np.float32)).astype(np.float16)
-                found.append(maps.reshape(len(batch), -1, *maps.shape[1:]))
+                features = model.predict_on_batch(np.concatenate(batch).astype(np.float32)).astype(dtype)
+                found.append(features.reshape(len(batch), -1, *features.shape[1:]))
                 batch = []
         with part.open("wb") as file:
             np.save(file, np.concatenate(found))
@@ -256,7 +271,7 @@ def judge(model: keras.Model, maps: np.ndarray, chosen: np.ndarray) -> np.ndarra
     return np.concatenate(found)[: len(chosen)].astype(np.float64)
 
 
-def _train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learner, out: Path) -> None:
+def train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learner, out: Path) -> None:
     recipe = learner.recipe
     held_out, learnt = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
     validation = np.empty(0, np.int64)
@@ -270,9 +285,23 @@ def _train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learn
 
     epochs = learner.fit(examples, learnt, validation, recipe.epochs, log)
     logits = {name: judge(learner.model, maps, held_out) for name, maps in examples.judged.items()}
+    if recipe.style:
+        machine = StyleMachine.fit(examples.styles["plain"][learnt], examples.labels[learnt])
+        alone = {f"{name}_style": machine.judge(styles[held_out]) for name, styles in examples.styles.items()}
+        logits |= {name: logits[name] + alone[f"{name}_style"] for name in CONDITIONS} | alone
     part = out / f"fold-{fold}.part.npz"
     np.savez(part, pictures=held_out, epochs=epochs, **logits)
     part.replace(out / f"fold-{fold}.npz")
+
+
+def _parts(results: list[dict]) -> dict[str, list[dict]]:
+    """What the network and the style would say alone, in the form of `results`; nothing where there is one part."""
+    if "plain_style" not in results[0]:
+        return {}
+    return {
+        "network": [each | {name: each[name] - each[f"{name}_style"] for name in CONDITIONS} for each in results],
+        "style": [each | {name: each[f"{name}_style"] for name in CONDITIONS} for each in results],
+    }
 
 
 def _pooled(labels: np.ndarray, results: list[dict], condition: str = "plain") -> tuple[np.ndarray, np.ndarray]:
@@ -339,8 +368,20 @@ def _curves(log: Path) -> bytes:
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a model as one HDF5 file, whole or not at all."""
+    """Write a model as one HDF5 file, whole or not at all. Kernels are stored as float16, and float32 when loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part-{path.name}")
+    part, small = path.with_name(f"part-{path.name}"), path.with_name(f"small-{path.name}")
     model.save(part)
-    part.replace(path)
+    with h5py.File(part) as whole, h5py.File(small, "w") as half:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Group):
+                half.require_group(name)
+            else:
+                half[name] = np.asarray(item, np.float16 if item.ndim > 1 else np.float32)
+            half[name].attrs.update(item.attrs)
+
+        half.attrs.update(whole.attrs)
+        whole.visititems(copy)
+    part.unlink()
+    small.replace(path)

@@ -7,6 +7,7 @@ from keras import ops
 
 from atelier.generator.augment import DiffAugment
 from atelier.generator.losses import LOSSES, Loss
+from atelier.generator.matching import CrowdDistance
 
 
 class GAN(keras.Model):
@@ -25,6 +26,8 @@ class GAN(keras.Model):
         patches: as `build_patch_discriminator` makes it, or `None`.
         loss: a name out of `LOSSES`.
         augment: names out of `augment.POLICIES`.
+        crowd: weight of the energy distance between generated and real pictures as `eye` sees them, which keeps the
+            generator from painting a few kinds of picture only; 0 leaves it out.
         gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
             (Mescheder et al., 2018); 0 leaves it out.
 
@@ -44,6 +47,7 @@ class GAN(keras.Model):
         *,
         loss="non-saturating",
         augment=(),
+        crowd=0.0,
         gradient_penalty=0.0,
         ema_decay=0.999,
         seed=0,
@@ -53,13 +57,16 @@ class GAN(keras.Model):
         self.eye, self.heads = eye, heads
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, seed=seed)
+        self.crowd = crowd
+        self.crowd_distance = CrowdDistance([output.shape[1:] for output in eye.outputs]) if crowd else None
         self.average = average
         self.average.trainable = False
         self.average.set_weights(self.generator.get_weights())  # a fresh network starts from other random numbers
         self.gradient_penalty, self.ema_decay = gradient_penalty, ema_decay
         self.noise = keras.random.SeedGenerator(seed + 1)
         self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int32", trainable=False)
-        self.trackers = [keras.metrics.Mean(name) for name in ("g_loss", "d_loss", "d_real", "d_fake")]
+        names = ["g_loss", "d_loss", "d_real", "d_fake", *(["crowd"] if crowd else [])]
+        self.trackers = [keras.metrics.Mean(name) for name in names]
         self.built = True
 
     def call(self, batch, training=False):
@@ -69,18 +76,21 @@ class GAN(keras.Model):
         style = x["style"]
         real = self.augment(ops.cast(x["image"], "float32") / 127.5 - 1.0)
         fake = self.augment(y_pred)
-        games = []
+        games, crowd = [], []
         if self.discriminator is not None:
             games.append(play(self.discriminator, self.loss_pair, [self._seen(real)], [self._seen(fake)], style))
         if self.heads is not None:
-            games.append(
-                play(self.heads, self.loss_pair, self.eye(real, training=False), self.eye(fake, training=False), style)
-            )
+            seen_real, seen_fake = self.eye(real, training=False), self.eye(fake, training=False)
+            games.append(play(self.heads, self.loss_pair, seen_real, seen_fake, style))
+            if self.crowd_distance is not None:
+                crowd.append(self.crowd_distance(seen_real, seen_fake, style))
         if self.patches is not None:
             games.append(play(self.patches, self.loss_pair, [real], [fake], style))
         g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
-        for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake), strict=True):
+        for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake, *crowd), strict=True):
             tracker.update_state(value)
+        if crowd:
+            g_loss = g_loss + self.crowd * crowd[0]
         if self.gradient_penalty:
             d_loss = d_loss + self._penalty(self._seen(real), style)
         self._update_average()

@@ -10,6 +10,7 @@ al., StyleGAN2, 2020), and the discriminator is told the style by projection (Mi
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from atelier.seeds import STYLES
@@ -46,7 +47,8 @@ def build_generator(
             faster and stabilized GAN training", 2021).
         subpixel: the largest maps have half the picture's side, and each of their places paints 2x2 pixels (Shi et
             al., "Real-time single image super-resolution", 2016): a third of the time of maps at full size. What
-            they paint is added to a picture that, averaged over those 2x2, is the one of half the side again.
+            they paint is smoothed and added to a picture that, averaged over those 2x2, is the one of half the side
+            again.
         grain: maps of noise, each a product of the latent, enter from 16 pixels on. Without them all texture has to
             come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw such
             noise anew for every picture; here a latent always gives the same picture.)
@@ -84,7 +86,7 @@ def build_generator(
         x = layers.Reshape((size, size, 2, 2, 3), dtype="float32")(x)
         x = layers.Permute((1, 3, 2, 4, 5), dtype="float32")(x)  # (N, size, 2, size, 2, 3)
         x = layers.Reshape((resolution, resolution, 3), dtype="float32")(x)
-        image = layers.Add(dtype="float32")([_enlarge(image), x])
+        image = layers.Add(dtype="float32")([_enlarge(image), _smooth(x)])
     image = layers.Activation("tanh", dtype="float32", name="image")(image)
     return keras.Model([latent, style], image, name="generator")
 
@@ -139,6 +141,18 @@ def _enlarge(image):
     smooth = layers.UpSampling2D(interpolation="bilinear", dtype="float32")(image)
     lost = layers.Subtract(dtype="float32")([image, layers.AveragePooling2D(2, dtype="float32")(smooth)])
     return layers.Add(dtype="float32")([smooth, layers.UpSampling2D(dtype="float32")(lost)])
+
+
+def _smooth(x):
+    """Averaged by 1-2-1 both ways, fixed: the four of a place are of different weights, and what differs between them
+    everywhere would be a screen of dots over the picture, which no judge that looks at fewer pixels can see (Sugawara
+    et al., "Super-resolution using convolutional neural networks without any checkerboard artifacts", 2018).
+    """
+    line = np.array([1, 2, 1]) / 4
+    kernel = np.repeat(np.outer(line, line)[:, :, None, None], x.shape[-1], axis=2)
+    fixed = keras.initializers.Constant(kernel.tolist())
+    options = {"padding": "same", "use_bias": False, "depthwise_initializer": fixed, "trainable": False}
+    return layers.DepthwiseConv2D(3, **options, dtype="float32", name=f"smooth_{x.shape[1]}")(x)
 
 
 def _grain(latent, size: int, channels: int):

@@ -28,10 +28,12 @@ class Recipe(Settings):
     spectral_norm: bool = False  # in the discriminator of pixels, in place of batch norm
     features: str = "imagenet"  # MobileNetV2's weights: a file, or "imagenet" to download them
     feature_size: int = 96  # side in pixels at which MobileNetV2 looks
+    crowd: float = 0.0  # weight of the energy distance between generated and real pictures in those features
     loss: str = "non-saturating"  # or "hinge", "relativistic"
     gradient_penalty: float = 0.0  # gamma of R1, for the discriminator of pixels
     batch_size: int = 16  # many small steps beat few large ones on a CPU
     learning_rate: float = 2e-4  # this and beta_1 are DCGAN's
+    judge_rate: float = 1.0  # the judges' learning rate as a multiple of the generator's
     beta_1: float = 0.5
     augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
@@ -52,14 +54,23 @@ class Recipe(Settings):
             check_resolution(self.pixels_size)
             if self.pixels_size > self.resolution:
                 raise ValueError(f"pixels_size is at most the resolution {self.resolution}, not {self.pixels_size}")
+        if self.crowd and "features" not in self.judges:
+            raise ValueError("the crowd's distance is measured in features: judges=features, or pixels,features")
         if self.gradient_penalty and "pixels" not in self.judges:
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
         if self.gradient_penalty and self.mixed_precision:
             raise ValueError("the gradient penalty's small differences are lost in bfloat16: without mixed precision")
-        for name in ("latent_dim", "width", "discriminator_width", "batch_size", "learning_rate"):
+        for name in ("latent_dim", "width", "discriminator_width", "batch_size", "learning_rate", "judge_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
-        ends = {"gradient_penalty": math.inf, "warm_up": math.inf, "ema_decay": 1, "beta_1": 1, "seed": 2**32}
+        ends = {
+            "crowd": math.inf,
+            "gradient_penalty": math.inf,
+            "warm_up": math.inf,
+            "ema_decay": 1,
+            "beta_1": 1,
+            "seed": 2**32,
+        }
         for name, end in ends.items():
             if not 0 <= getattr(self, name) < end:
                 raise ValueError(f"{name} is from 0 up and less than {end}, not {getattr(self, name)}")

@@ -175,6 +175,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         patches,
         loss=recipe.loss,
         augment=recipe.augment,
+        crowd=recipe.crowd,
         gradient_penalty=recipe.gradient_penalty,
         ema_decay=recipe.ema_decay,
         seed=recipe.seed,
@@ -197,8 +198,24 @@ def _compile(gan: GAN, recipe: Recipe) -> None:
     """A fresh optimizer, for what is trainable now."""
     # XLA is slower than oneDNN's kernels for these convolutions on a CPU, so TensorFlow goes without it.
     jit = "auto" if keras.backend.backend() == "jax" else False
-    gan.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate, recipe.beta_1), jit_compile=jit)
+    optimizer = TwoRateAdam(recipe.learning_rate, recipe.beta_1)
+    learners = {id(weight) for judge in gan.judges for weight in judge.trainable_variables}
+    optimizer.scales = [recipe.judge_rate if id(weight) in learners else 1.0 for weight in gan.trainable_variables]
+    gan.compile(optimizer=optimizer, jit_compile=jit)
     gan.optimizer.build(gan.trainable_variables)
+
+
+class TwoRateAdam(keras.optimizers.Adam):
+    """Adam with a rate of its own for some variables (two time-scales: Heusel et al., 2017, who brought FID as well).
+
+    Attributes:
+        scales: multiples of the learning rate, one for each of the variables that it is built for.
+    """
+
+    scales: Sequence[float] = ()
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * self.scales[self._get_variable_index(variable)])
 
 
 def _warm_up(gan: GAN, recipe: Recipe, feed) -> None:

@@ -1,4 +1,4 @@
-"""Many requests, few batches: one thread owns the models, and what waits for it is computed together.
+"""Many requests, few batches: what waits for the models is computed together, by one thread or a few.
 
 Knows nothing of pictures or HTTP.
 """
@@ -32,11 +32,13 @@ class _Job:
 
 
 class Batcher:
-    """Gathers jobs of a kind into batches and runs them one after another in a thread of its own.
+    """Gathers jobs of a kind into batches and runs them in threads of its own.
 
     Args:
         work: for each kind, a function of a list of items that returns a list of as many results.
-        prepare: is called in the thread before anything else, to load and warm up; until it has returned jobs wait.
+        prepare: is called in the first thread before anything else, to load and warm up; until it has returned jobs
+            wait.
+        threads: batches that run at the same time.
         max_batch: items in a batch; a larger job is a batch of its own.
         max_waiting: items that may wait.
         window: seconds that the first job of a batch waits for others.
@@ -48,6 +50,7 @@ class Batcher:
         work: dict[str, Callable[[list], list]],
         *,
         prepare: Callable[[], None] = lambda: None,
+        threads: int = 1,
         max_batch: int = 32,
         max_waiting: int = 256,
         window: float = 0.01,
@@ -58,7 +61,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._change = threading.Condition()
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._wanted_threads, self._threads = threads, []
         self.ready = False
         """Whether jobs are begun at once: prepared, and not closing."""
         self.failure: str | None = None
@@ -74,11 +77,15 @@ class Batcher:
         return sum(len(job.items) for job in self._jobs)
 
     def start(self) -> None:
-        """Start the thread, unless it runs already."""
+        """Start the threads, unless they run already."""
         with self._change:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="atelier-models", daemon=True)
-                self._thread.start()
+            if not self._threads:
+                self._start_thread(self._run)
+
+    def _start_thread(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"atelier-models-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def submit(self, kind: str, items: Sequence) -> Future:
         """Have items computed; the future gives their results in order.
@@ -103,12 +110,12 @@ class Batcher:
         return job.future
 
     def close(self, timeout: float | None = None) -> None:
-        """Take nothing more, finish what was accepted, and end the thread."""
+        """Take nothing more, finish what was accepted, and end the threads."""
         with self._change:
             self._closing, self.ready = True, False
             self._change.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout)
+        for thread in self._threads:  # the first one starts the others before it ends
+            thread.join(timeout)
 
     def _run(self) -> None:
         try:
@@ -122,7 +129,13 @@ class Batcher:
                 if job.future.set_running_or_notify_cancel():
                     job.future.set_exception(Closed())
             return
-        self.ready = not self._closing
+        with self._change:
+            for _ in range(self._wanted_threads - 1):
+                self._start_thread(self._work_off)
+            self.ready = not self._closing
+        self._work_off()
+
+    def _work_off(self) -> None:
         while batch := self._next_batch():
             self._compute(batch)
 

@@ -34,8 +34,9 @@ class Settings:
     max_count: int = 16
     """Artworks in one request."""
     max_batch: int = 8
-    """Pictures that the models see at a time. The captioner fills a batch up to 1, 8 or 32: eight cost a picture as
-    little as 32 do, nine cost as much as 32, and whoever comes during a short batch waits less."""
+    """Pictures that the models see at a time. The captioner searches one or eight together: nine cost a turn more."""
+    model_threads: int = 2
+    """Batches that are computed at the same time: the small steps of a caption do not keep two cores busy by one."""
     batch_window: float = 0.01
     """Seconds that the first request of a batch waits for others."""
     max_waiting: int = 256

@@ -1,4 +1,4 @@
-"""The models and the store behind the routes: one thread paints, captions, judges and saves, for everybody."""
+"""The models and the store behind the routes: a few threads paint, caption, judge and save, for everybody."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Workshop:
     """What the API and the demo ask for artworks, captions and detections.
 
     Args:
-        studio: the studio, or what opens it; called in the models' thread.
+        studio: the studio, or what opens it; called in the first of the models' threads.
         settings: limits, and where artworks are kept.
 
     Raises:
@@ -47,6 +47,7 @@ class Workshop:
         self.batcher = Batcher(
             {"artworks": self._make, "captions": self._caption, "detections": self._detect},
             prepare=self._warm_up,
+            threads=settings.model_threads,
             max_batch=settings.max_batch,
             max_waiting=settings.max_waiting,
             window=settings.batch_window,
@@ -140,7 +141,7 @@ class Workshop:
         """Seconds until about half of what waits is done."""
         return self.batcher.waiting / self.settings.max_batch * self._batch_seconds / 2
 
-    # What follows runs in the models' thread.
+    # What follows runs in the models' threads.
 
     def _warm_up(self) -> None:
         studio = self._open()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from atelier.captioner.decoding import Beams, Greedy, Rules, Sampler, Search, generate, search
+from atelier.captioner.decoding import GROUP, Beams, Greedy, Rules, Sampler, Search, generate, groups, search
 
 SEP = 3
 
@@ -48,6 +48,14 @@ def test_steps_with_a_cache_equal_the_whole_pass(captioner, pixels, prompt):
         parents = rng.integers(0, 3, (2, 3))[..., None]
         rows, origin = np.take_along_axis(rows, parents, 1), np.take_along_axis(origin, parents, 1)
         rows = np.concatenate([rows, rng.integers(0, 60, (2, 3, 1))], axis=2)
+
+
+def test_groups_cover_every_picture_once():
+    for count in range(40):
+        sizes = [len(range(count)[some]) for some in groups(count)]
+        assert [place for some in groups(count) for place in range(count)[some]] == list(range(count))
+        assert all(size == 1 or 3 <= size <= GROUP for size in sizes)
+    assert groups(0) == []
 
 
 def test_greedy_search_takes_the_likeliest_token(captioner, decoder, pixels):

@@ -1,11 +1,13 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from atelier.captioner import Captioner, CaptionerError
 from atelier.captioner.blip import Blip
+from atelier.captioner.stem import Stem
 from atelier.captioner.weights import load_weights, to_tensors
 from tests.captioner.conftest import randomize, tiny_config
 
@@ -113,6 +115,24 @@ def test_a_config_that_cannot_be_built_is_said(folder, part, key, value, words):
     (folder / "config.json").write_text(json.dumps(record))
     with pytest.raises(CaptionerError, match=words):
         Captioner.load(folder)
+
+
+def test_the_stem_is_mobilenet():
+    known = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
+    rng = np.random.default_rng(0)
+    for variable in known.weights:
+        if not variable.path.endswith("kernel"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    stem = Stem()
+    stem.build()
+    stem.set_weights(known.get_weights())
+    assert [v.path.split("/")[-2:] for v in stem.weights] == [v.path.split("/")[-2:] for v in known.weights]
+    pixels = rng.uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
+    expected = np.asarray(known(pixels, training=False))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(stem(pixels), expected, atol=1e-4)
+    stem.freeze()
+    np.testing.assert_allclose(stem(pixels), expected, atol=1e-4)
 
 
 def test_the_stem_is_in_the_same_file():

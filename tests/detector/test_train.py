@@ -3,15 +3,17 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from atelier.detector import Detector
 from atelier.detector.data import find_labelled, labels_of, open_labelled
 from atelier.detector.heatmap import heat_maps
-from atelier.detector.networks import WeightsError, build_network, build_transfer, with_temperature
+from atelier.detector.networks import WeightsError, build_network, build_transfer, with_style, with_temperature
 from atelier.detector.recipe import Recipe
-from atelier.detector.train import cross_validated, train
+from atelier.detector.style import StyleMachine
+from atelier.detector.train import cross_validated, save, train
 from atelier.training import TrainingError
 
 SMALL = Recipe(
@@ -90,6 +92,7 @@ def test_another_recipe_needs_another_folder(run, two_classes):
         (["validation=0.6"], "validation"),
         (["stretch=0.5"], "stretch"),
         (["mixup=-1"], "mixup"),
+        (["network=baseline", "style=true"], "style"),
         (["learning_rate=nan"], "learning_rate"),
     ],
 )
@@ -101,8 +104,6 @@ def test_bad_settings_are_named(settings, message):
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory):
     """MobileNetV2's weights as nobody taught them, batch norm's statistics included."""
-    import keras
-
     path = tmp_path_factory.mktemp("weights") / "random_no_top.weights.h5"
     model = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(224, 224, 3))
     random = np.random.default_rng(0)
@@ -124,7 +125,7 @@ def test_the_transfer_network_is_mobilenet_with_batch_norm_folded(random_weights
     logits = network.learning.predict_on_batch(maps)
     assert np.allclose(logits, features @ head.get_weights()[0], atol=1e-3)
     assert np.allclose(network.whole.predict_on_batch(pixels), 1 / (1 + np.exp(-logits)), atol=1e-5)
-    with_temperature(network, 2.0)
+    with_temperature(network.whole, 2.0)
     assert np.allclose(network.learning.predict_on_batch(maps), logits / 2, atol=1e-4)
 
 
@@ -134,6 +135,31 @@ def test_heat_maps_add_up_to_the_logit(random_weights):
     heat, probabilities = heat_maps(network.whole, views)
     assert heat.shape == (1, 224, 224)
     assert heat.mean() == pytest.approx(np.log(probabilities[0] / (1 - probabilities[0])), rel=0.05, abs=0.01)
+
+
+def test_the_style_has_its_say_in_the_file(random_weights, tmp_path):
+    """What the layers tell is what the two parts told; the styles are the covariances of the maps."""
+    network = build_transfer(str(random_weights[0]))
+    pixels = np.random.default_rng(2).uniform(0, 255, (6, 224, 224, 3)).astype(np.float32)
+    pixels[3:, ::2] = 0
+    styles = network.style.predict_on_batch(pixels)
+    maps = keras.Model(network.whole.input, network.whole.get_layer("block_5_add").output).predict_on_batch(pixels)
+    wanted = np.cov(maps[4].reshape(-1, 32).T, bias=True)
+    found = styles[4, 24**2 : 24**2 + 32**2].reshape(32, 32)
+    assert np.allclose(found, wanted, rtol=1e-3, atol=1e-3 * wanted.max())
+
+    machine = StyleMachine.fit(styles[:, None], np.array([1, 1, 1, 0, 0, 0]))
+    told = machine.judge(styles[:, None])
+    assert (told[:3] > 0).all() and (told[3:] < 0).all()
+    logits = network.learning.predict_on_batch(network.frozen.predict_on_batch(pixels))[:, 0] + told
+    model = with_style(network, machine)
+    with_temperature(model, 2.0)
+    wanted = 1 / (1 + np.exp(-logits / 2))
+    assert np.allclose(model.predict_on_batch(pixels)[:, 0], wanted, atol=1e-3)
+    save(model, tmp_path / "detector.h5")
+    loaded = keras.models.load_model(tmp_path / "detector.h5", compile=False)
+    assert np.allclose(loaded.predict_on_batch(pixels)[:, 0], wanted, atol=0.01)
+    assert (tmp_path / "detector.h5").stat().st_size <= 12 * 2**20
 
 
 def test_weights_that_cannot_be_had_are_told(tmp_path):

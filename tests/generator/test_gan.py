@@ -223,3 +223,18 @@ def test_r1_is_the_discriminators_business_alone():
     for one, other in zip(ends[0.0][0], ends[50.0][0], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
     assert max(np.abs(one - other).max() for one, other in zip(ends[0.0][1], ends[50.0][1], strict=True)) > 1e-4
+
+
+def test_the_crowd_is_the_generators_business_alone():
+    plain, crowded = small_gan(PIXELS + FEATURES), small_gan(PIXELS + FEATURES, crowd=5.0)
+    earlier, batch = a_batch(1), a_batch(2)
+    seen = crowded.eye(tf.cast(earlier["image"], "float32") / 127.5 - 1)
+    crowded.crowd_distance(seen, [each[::-1] for each in seen], earlier["style"])
+    for gan in (plain, crowded):
+        logs = gan.train_on_batch(batch, return_dict=True)
+    assert np.isfinite(logs["crowd"]) and logs["crowd"] != 0
+    for judge, other in zip(plain.judges, crowded.judges, strict=True):
+        for one, another in zip(values(judge.weights), values(other.weights), strict=True):
+            np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-6)
+    ours, theirs = values(plain.generator.trainable_variables), values(crowded.generator.trainable_variables)
+    assert any(np.abs(one - another).max() > 1e-5 for one, another in zip(ours, theirs, strict=True))

@@ -89,6 +89,7 @@ def test_what_there_is_passes_the_check(setting):
         (["loss=wasserstein"], "loss is one of non-saturating, hinge, relativistic, not 'wasserstein'"),
         (["judges=critic"], "judges are any of pixels, features, patches, not critic"),
         (["judges="], "not none"),
+        (["crowd=1"], "crowd.s distance is measured in features"),
         (["judges=features", "gradient_penalty=1"], "penalty is for the discriminator of pixels"),
         (["latent_dim=0"], "latent_dim is a positive number, not 0"),
         (["width=-4"], "width is a positive number"),

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -246,7 +247,7 @@ def test_requests_that_come_together_are_painted_together(open_client, gate, set
 
 
 def test_a_full_queue_is_503_and_when_to_come_again(open_client, gate, tmp_path):
-    client = open_client(gate, Settings(data=tmp_path / "data", max_waiting=4, work_seconds=20))
+    client = open_client(gate, Settings(data=tmp_path / "data", max_waiting=4, work_seconds=20, model_threads=1))
     gate.open.clear()
     workshop = client.app.state.workshop
     answers = []
@@ -270,7 +271,7 @@ def test_a_full_queue_is_503_and_when_to_come_again(open_client, gate, tmp_path)
 
 
 def test_models_that_are_too_slow_are_503_and_the_job_is_dropped(open_client, gate, tmp_path):
-    client = open_client(gate, Settings(data=tmp_path / "data", work_seconds=0.2))
+    client = open_client(gate, Settings(data=tmp_path / "data", work_seconds=0.2, model_threads=1))
     gate.batches.clear()
     gate.open.clear()
     assert client.post("/v1/artworks", json={"seed": 1}).status_code == 503
@@ -281,7 +282,7 @@ def test_models_that_are_too_slow_are_503_and_the_job_is_dropped(open_client, ga
 
 
 def test_a_client_that_leaves_takes_its_job_along(serve, gate, settings):
-    app = create_app(gate, settings, demo=False)
+    app = create_app(gate, replace(settings, model_threads=1), demo=False)
     address = serve(app)
     workshop = app.state.workshop
     gate.batches.clear()

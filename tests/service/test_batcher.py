@@ -170,3 +170,19 @@ def test_many_threads_all_get_their_own(make):
     for thread in threads:
         thread.join(20)
     assert not wrong
+
+
+def test_two_threads_compute_two_batches_at_once_and_both_end():
+    meeting, before = threading.Barrier(2), set(threading.enumerate())
+
+    def meet(items):
+        meeting.wait(10)  # breaks if the other batch has to wait for this one
+        return items
+
+    prepared = []
+    batcher = Batcher({"meet": meet}, prepare=lambda: prepared.append(1), threads=2, max_batch=1, window=0.001)
+    futures = [batcher.submit("meet", [number]) for number in range(6)]
+    assert [future.result(10) for future in futures] == [[number] for number in range(6)]
+    assert prepared == [1]
+    batcher.close(10)
+    assert not set(threading.enumerate()) - before

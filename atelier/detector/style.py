@@ -1,0 +1,118 @@
+"""A second opinion beside the tuned network: kernel ridge regression on a picture's style.
+
+Style is meant as by Gatys et al., "Image Style Transfer Using Convolutional Neural Networks" (2016): which channels of
+early feature maps go together, wherever in the picture. A few hundred pictures are too few to tune early layers by,
+but pictures of one style lie close to each other already, and a kernel machine needs no more than that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+CHANNELS = (24, 32, 64, 96)
+"""Of the feature maps whose covariances are the style: those of `networks.STYLED`."""
+
+LEVEL = np.repeat(1 / np.array(CHANNELS), np.square(CHANNELS)).astype(np.float32)
+"""(D,) what each covariance is multiplied by, so that all levels count alike."""
+
+COMPONENTS = 160
+"""Principal components of the styles that are compared."""
+
+WIDTH = 0.7
+"""Of the kernel, as a share of the mean squared distance of two styles."""
+
+RIDGE = 0.3
+"""What is added to the kernel matrix' diagonal."""
+
+LOGITS = 5.0
+"""Logits for an answer of 1, where the targets are -1 and 1: the style's logits spread as the network's do."""
+
+
+def style_of(maps: list[keras.KerasTensor]) -> keras.KerasTensor:
+    """The covariances of each map's channels over all its places: (N, D), D the sum of the squares of `CHANNELS`."""
+    return layers.Concatenate(name="style")([_covariances(each) for each in maps])
+
+
+def _covariances(maps):
+    _, height, width, channels = maps.shape
+    flat = layers.Reshape((height * width, channels))(maps)  # (N, places, channels)
+    centred = layers.Subtract()([flat, layers.GlobalAveragePooling1D(keepdims=True)(flat)])
+    products = layers.Dot(axes=1)([centred, centred])  # (N, channels, channels)
+    return layers.Flatten()(layers.Rescaling(1 / (height * width))(products))
+
+
+@dataclass(frozen=True)
+class StyleMachine:
+    """Kernel ridge regression (Saunders et al., 1998) with a Gaussian kernel on styles, float32."""
+
+    mean: np.ndarray
+    """(D,) of the training styles."""
+    deviation: np.ndarray
+    """(D,), their standard deviation."""
+    axes: np.ndarray
+    """(D, C) principal axes of the standardised and tamed styles, so long that the kernel is exp(-squared distance)."""
+    centre: np.ndarray
+    """(C,), where the mean of the training styles lies on the axes."""
+    points: np.ndarray
+    """(P, C) training styles on the axes."""
+    weights: np.ndarray
+    """(P,) of the points, in logits."""
+    bias: float
+    """In logits."""
+
+    @classmethod
+    def fit(cls, styles: np.ndarray, labels: np.ndarray) -> StyleMachine:
+        """Learn from (N, V, D) styles of N pictures' views, and (N,) labels, 1 for AI, else 0."""
+        views, styles = styles.shape[1], styles.reshape(-1, styles.shape[-1])
+        mean, deviation = styles.mean(axis=0), styles.std(axis=0) + 1e-4
+        tamed = _softsign((styles - mean) / deviation) * LEVEL
+        middle = tamed.mean(axis=0)
+        tamed = tamed - middle
+        lengths, turned = np.linalg.eigh(tamed @ tamed.T)  # far fewer styles than covariances: their products serve
+        kept = np.flatnonzero(lengths > 1e-5 * lengths[-1])[-COMPONENTS:]
+        axes = tamed.T @ (turned[:, kept] / np.sqrt(lengths[kept]))
+        axes /= np.sqrt(WIDTH * 2 * np.square(tamed).sum(axis=1).mean())
+        points = tamed @ axes
+        targets = np.repeat(2 * labels - 1, views).astype(np.float64)
+        kernel = np.exp(-_squared_distances(points, points).astype(np.float64))
+        weights = np.linalg.solve(kernel + RIDGE * np.eye(len(points)), targets - targets.mean())
+        found = (mean, deviation, LEVEL[:, None] * axes, middle @ axes, points, LOGITS * weights)
+        return cls(*(part.astype(np.float32) for part in found), bias=LOGITS * float(targets.mean()))
+
+    def judge(self, styles: np.ndarray) -> np.ndarray:
+        """The mean logit of each picture's views, out of their (N, V, D) styles: (N,) float64."""
+        tamed = _softsign((styles.reshape(-1, styles.shape[-1]) - self.mean) / self.deviation)
+        near = np.exp(-_squared_distances(tamed @ self.axes - self.centre, self.points))
+        logits = near.astype(np.float64) @ self.weights + self.bias
+        return logits.reshape(len(styles), -1).mean(axis=1)
+
+    def layer_on(self, style: keras.KerasTensor) -> keras.KerasTensor:
+        """The same as built-in layers, from (N, D) styles to (N, 1) logits; the last one is named "style_head"."""
+        components, count = self.axes.shape[1], len(self.points)
+        standardise = layers.BatchNormalization(center=False, scale=False, epsilon=0.0, trainable=False)
+        project = layers.Dense(components)
+        compare = layers.Dense(count, activation="exponential")  # of -|x - p|² = -|x|² + 2 x p - |p|²
+        head = layers.Dense(1, name="style_head")
+        x = project(layers.Activation("softsign")(standardise(style)))  # (N, C)
+        length = layers.Rescaling(-1.0)(layers.Dot(axes=1)([x, x]))  # (N, 1)
+        logit = head(compare(layers.Concatenate()([x, length])))
+        standardise.set_weights([self.mean, np.square(self.deviation)])
+        project.set_weights([self.axes, -self.centre])
+        kernel = np.concatenate([2 * self.points.T, np.ones((1, count))])
+        compare.set_weights([kernel, -np.square(self.points).sum(axis=1)])
+        head.set_weights([self.weights[:, None], np.array([self.bias])])
+        return logit
+
+
+def _softsign(x: np.ndarray) -> np.ndarray:
+    """x / (1 + |x|): covariances have heavy tails."""
+    return x / (1 + np.abs(x))
+
+
+def _squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    lengths = np.square(rows).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
+    return np.maximum(lengths - 2 * rows @ others.T, 0)

@@ -1,0 +1,70 @@
+"""The crowd's distance, checked against scipy and against what it is for."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.spatial.distance import cdist
+
+from atelier.generator.matching import CrowdDistance
+
+SHAPES = [(8, 8, 2), (2, 2, 3)]
+
+
+def maps(count, seed, spread=1.0):
+    random = np.random.default_rng(seed)
+    return [spread * random.standard_normal((count, *shape)).astype(np.float32) for shape in SHAPES]
+
+
+def flat(x):
+    """(N, 8, 8, C) averaged to 4x4 places, (N, 2, 2, C) as it is, each as one row."""
+    if x.shape[1] == 8:
+        x = x.reshape(len(x), 4, 2, 4, 2, -1).mean(axis=(2, 4))
+    return x.reshape(len(x), -1)
+
+
+def test_it_is_the_mean_distance_to_real_less_that_to_generated_ones_of_the_same_style():
+    layer = CrowdDistance(SHAPES)
+    styles = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int32)
+    before, style = (maps(8, 1), maps(8, 2)), np.array([0, 1, 1], np.int32)
+    real, fake = maps(3, 3), maps(3, 4)
+    layer(*before, styles)
+    expected = []
+    for number in range(2):
+        usual, difference = [], []
+        for row, kind in enumerate(style):
+            theirs, ours = flat(before[0][number][styles == kind]), flat(before[1][number][styles == kind])
+            usual.append(cdist(flat(real[number])[row : row + 1], theirs).mean())
+            at = flat(fake[number])[row : row + 1]
+            difference.append(cdist(at, theirs).mean() - cdist(at, ours).mean())
+        expected.append(np.mean(difference) / np.mean(usual))
+    assert float(layer(real, fake, style)) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_the_queues_hold_the_latest_and_the_first_pictures_have_nothing_to_be_compared_with():
+    layer = CrowdDistance(SHAPES, length=5)
+    style = np.array([0, 1, 2], np.int32)
+    assert float(layer(maps(3, 0), maps(3, 1), style)) == 0
+    second = maps(3, 2)
+    layer(second, maps(3, 3), style + 2)
+    np.testing.assert_array_equal(layer.styles.numpy(), [2, 3, 4, 0, 1])
+    np.testing.assert_allclose(layer.real[1].numpy()[:3], flat(second[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "too_narrow"), [(0.2, True), (3.0, False)])
+def test_its_gradient_widens_a_narrow_crowd_and_narrows_a_wide_one(start, too_narrow):
+    layer = CrowdDistance(SHAPES, length=256)
+    style = np.zeros(64, np.int32)
+    crowd = maps(64, 7, start)
+    for seed in range(4):
+        layer(maps(64, 10 + seed), maps(64, 20 + seed, start), style)
+    pictures = [tf.constant(part) for part in crowd]
+    with tf.GradientTape() as tape:
+        tape.watch(pictures)
+        loss = layer(maps(64, 30), pictures, style)
+    slopes = zip(tape.gradient(loss, pictures), pictures, strict=True)
+    outwards = sum(float(tf.reduce_sum(-slope * part)) for slope, part in slopes)
+    assert (outwards > 0) == too_narrow
+
+
+def test_nothing_of_it_is_trained():
+    assert not CrowdDistance(SHAPES).trainable_weights
