@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Workshop:
         self._open = studio if callable(studio) else lambda: studio
         self._studio: Studio | None = None
         self._detector: Detector | None = None
+        self._loading = threading.Lock()
         self._decoding = asyncio.Semaphore(2)  # a picture of 50 million pixels takes 150 MB
         self._batch_seconds = 1.0
         self.batcher = Batcher(
@@ -171,8 +173,9 @@ class Workshop:
 
     def _detect(self, pictures: list[Image.Image]) -> list[Verdict | None]:
         try:
-            if self._detector is None:  # few visitors ask for it, so that none waits for it at the start
-                self._detector = Detector.load(self.settings.detector)
+            with self._loading:
+                if self._detector is None:  # few visitors ask for it, so that none waits for it at the start
+                    self._detector = Detector.load(self.settings.detector)
             return self._detector.detect(pictures)
         except Exception:  # as the captioner's failures, told in the log and not to strangers
             log.exception("no detection")
