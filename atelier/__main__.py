@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atelier.backend import import_keras
 from atelier.captioner import Captioner, CaptionerError
-from atelier.config import Config, settings_in
+from atelier.config import CAPTION_STYLES, Config, settings_in
 from atelier.generator.painter import PainterError
 from atelier.seeds import STYLES, seeds_from
 from atelier.studio import PROJECT, Studio, json_line
@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--captions", type=Path, metavar="FILE", help="known captions by hash (default: ours)")
     prepare.add_argument("--captioner", type=Path, metavar="PATH", help="its folder, for pictures without a caption")
     prepare.add_argument("--beams", type=int, default=1, metavar="N", help="of the captioner's search (default 1)")
+    prepare.add_argument("--llm", metavar="URL", help="OpenAI-compatible, rewrites captions; its key: ATELIER_LLM_KEY")
+    prepare.add_argument("--llm-model", default="default", metavar="NAME", help="the model to ask for there")
+    prepare.add_argument("--llm-style", default="plain", metavar="NAME", help=f"{', '.join(CAPTION_STYLES)}")
+    prepare.add_argument("--llm-timeout", type=float, default=5.0, metavar="S", help="then a caption stays (default 5)")
     prepare.add_argument("--features", metavar="FILE", help="MobileNetV2's weights, imagenet (download) or none")
     prepare.add_argument("--label-doubt", type=float, metavar="T", help="0 to 1: from here on a label counts as wrong")
     prepare.add_argument("--presentation-doubt", type=float, metavar="T", help="0 to 1: frames, collages, shop photos")
@@ -286,6 +290,7 @@ def _prepare(options: argparse.Namespace) -> None:
     from atelier.dataset.checks import Limits
     from atelier.dataset.engine import WORKERS, stdout_to_stderr
     from atelier.dataset.prepare import Settings, prepare
+    from atelier.dataset.rewriting import Rewriter
 
     def given(*names: str) -> dict:
         return {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -298,6 +303,9 @@ def _prepare(options: argparse.Namespace) -> None:
         None if features == "none" else features,
         captioner=str(options.captioner) if options.captioner else None,
         beams=options.beams,
+        rewriter=Rewriter(options.llm, options.llm_model, options.llm_timeout, options.llm_style)
+        if options.llm
+        else None,
         shard_size=options.shard_size,
         **given("label_doubt", "presentation_doubt"),
         **({"captions": str(options.captions)} if options.captions else {}),
@@ -311,6 +319,8 @@ def _prepare(options: argparse.Namespace) -> None:
             workers=WORKERS if options.workers is None else options.workers,
             keep_work=options.keep_work,
         )
+    for note in report["notes"]:
+        print(f"atelier: {note}", file=sys.stderr)
     about = {name: report[name] for name in ("files", "kept", "quarantined", "reasons", "caption_sources", "notes")}
     print(json.dumps({"output": options.out.as_posix()} | about, ensure_ascii=False))
 

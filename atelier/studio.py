@@ -21,7 +21,7 @@ import numpy as np
 from atelier.captioner import Captioner, CaptionerError
 from atelier.captioner.hub import is_hub_id
 from atelier.captioner.styles import LanguageModel, styled
-from atelier.config import Config
+from atelier.config import CAPTION_STYLES, Config
 from atelier.generator.painter import Painter
 from atelier.images import enlarge, png_bytes, write_atomically
 from atelier.seeds import check_seed, check_style, fresh_seed, latent_from_seed, style_from_seed
@@ -155,6 +155,7 @@ class Studio:
         seeds: Sequence[int | str | None],
         style: str | Sequence[str | None] | None = None,
         folder: str | Path | None = None,
+        caption_style: Sequence[str | None] | None = None,
     ) -> list[Artwork]:
         """Make one artwork for each seed: paint, save (if a folder is given), then caption.
 
@@ -162,12 +163,13 @@ class Studio:
             seeds: as `check_seed` allows; `None` draws a fresh one.
             style: one of `STYLES` for all, or one for each seed; `None` lets the seed choose.
             folder: where the PNG files go; their names are never used twice.
+            caption_style: one of `config.CAPTION_STYLES` for each seed; `None`: the studio's own.
 
         Returns:
             the artworks in the order of the seeds. A captioner that fails leaves `caption=None` and the reason.
 
         Raises:
-            ValueError: a bad seed or style; nothing is painted or written then.
+            ValueError: a bad seed, style or caption style; nothing is painted or written then.
             OSError: the folder cannot be written.
         """
         if isinstance(seeds, str) or not isinstance(seeds, Iterable):
@@ -176,6 +178,9 @@ class Studio:
         wished = list(style) if isinstance(style, (list, tuple)) else [style] * len(seeds)
         if len(wished) != len(seeds):
             raise ValueError(f"one style for all or one for each seed, not {len(wished)} styles for {len(seeds)} seeds")
+        manners = [manner or self.caption_style for manner in caption_style or [None] * len(seeds)]
+        if len(manners) != len(seeds) or set(manners) - set(CAPTION_STYLES):
+            raise ValueError(f"for each seed one caption style ({', '.join(CAPTION_STYLES)}), not {caption_style!r}")
         styles = [style_from_seed(seed) if s is None else check_style(s) for seed, s in zip(seeds, wished, strict=True)]
         if not seeds:
             return []
@@ -192,7 +197,8 @@ class Studio:
             # Saved before anything is captioned: a captioner that fails, however badly, never loses a picture.
             artworks = [replace(artwork, path=_save(artwork, Path(folder))) for artwork in artworks]
         return [
-            replace(artwork, **said) for artwork, said in zip(artworks, self._describe(painted, styles), strict=True)
+            replace(artwork, **said)
+            for artwork, said in zip(artworks, self._describe(painted, styles, manners), strict=True)
         ]
 
     def captions(self, images: Sequence[np.ndarray]) -> list[tuple[str | None, float | None, str | None]]:
@@ -200,25 +206,27 @@ class Studio:
 
         Nothing is raised: a captioner that fails must not cost anybody a picture.
         """
-        said = self._describe(images, [None] * len(images))
+        said = self._describe(images, [None] * len(images), [self.caption_style] * len(images))
         return [(each.get("caption"), each.get("confidence"), each.get("caption_error")) for each in said]
 
-    def _describe(self, images: Sequence[np.ndarray], styles: Sequence[str | None]) -> list[dict[str, Any]]:
+    def _describe(
+        self, images: Sequence[np.ndarray], styles: Sequence[str | None], manners: Sequence[str]
+    ) -> list[dict[str, Any]]:
         """What an `Artwork` says of its caption, for each picture; where the captioner fails, why."""
         try:
             search = {"num_beams": self.num_beams, "candidates": self.caption_candidates}
             captions = self._captioner().caption(list(images), **search)
             return [
                 {"caption": self._say(each.text, *about), "confidence": each.confidence, "alignment": each.alignment}
-                for each, *about in zip(captions, images, styles, strict=True)
+                for each, *about in zip(captions, images, styles, manners, strict=True)
             ]
         except Exception as error:
             return [{"caption_error": f"{type(error).__name__}: {error}"}] * len(images)
 
-    def _say(self, caption: str, image: np.ndarray, style: str | None) -> str:
-        if self.caption_style != "plain" and self.language_model:
-            return self.language_model.styled(caption, self.caption_style)
-        return styled(caption, self.caption_style, image, style)
+    def _say(self, caption: str, image: np.ndarray, style: str | None, manner: str) -> str:
+        if manner != "plain" and self.language_model:
+            return self.language_model.styled(caption, manner)
+        return styled(caption, manner, image, style)
 
 
 def _check_folder(folder: Path) -> None:

@@ -254,8 +254,8 @@ def _decided(options) -> list[dict]:
 def pairs(options) -> None:
     from atelier.images import contact_sheet
 
-    out = options.scratch / "doubts"
-    prepare(options.data, out, "--keep-work")
+    out = options.scratch / "pairs"
+    prepare(options.data, out, "--features", "none")  # by which no picture is found to be a copy
     gone = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     gone = [row for row in gone if row["reason"] == "near-duplicate"]
     chosen = sorted(np.random.default_rng(0).permutation(len(gone))[:100])

@@ -11,7 +11,6 @@ import argparse
 import base64
 import contextlib
 import io
-import os
 import random
 import re
 import signal
@@ -35,10 +34,11 @@ MIX = {"make": 6, "caption": 2, "picture": 4, "list": 2, "record": 2}
 
 
 @contextlib.contextmanager
-def service(data: Path, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+def service(data: Path, demo: bool = False) -> Iterator[tuple[subprocess.Popen, str]]:
     """The service as a process, ready, and its address."""
-    command = [sys.executable, "-m", "atelier", "serve", "--no-demo", "--port", "0", "--data", str(data)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+    page = "--demo" if demo else "--no-demo"
+    command = [sys.executable, "-m", "atelier", "serve", page, "--port", "0", "--data", str(data)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         said = next(line for line in process.stderr if "listens on" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()
@@ -148,18 +148,17 @@ def under_load(address: str, clients: int, seconds: float) -> list[tuple[str, st
 
 
 def memory(process: subprocess.Popen, address: str, artworks: int) -> list[tuple[str, str, str]]:
-    """Resident memory after a tenth of the artworks and after all."""
+    """Resident memory after a tenth, half and all of the artworks; after every tenth on standard error."""
     process = psutil.Process(process.pid)
-
-    def make(count: int) -> float:
-        with httpx.Client(base_url=address, timeout=120) as client:
-            for _ in range(-(-count // 16)):
-                client.post("/v1/artworks", json={"count": 16}).raise_for_status()
-        return process.memory_info().rss / 2**20
-
-    early = make(artworks // 10)
-    late = make(artworks - artworks // 10)
-    return [(f"memory after {artworks // 10} / {artworks} artworks", f"{early:.0f} / {late:.0f} MiB", "flat")]
+    mib, requests = [], -(-artworks // 16)
+    with httpx.Client(base_url=address, timeout=120) as client:
+        for number in range(1, requests + 1):
+            client.post("/v1/artworks", json={"count": 16}).raise_for_status()
+            if number * 10 // requests > len(mib):
+                mib.append(process.memory_info().rss / 2**20)
+                print(f"{number * 16} artworks: {mib[-1]:.0f} MiB", file=sys.stderr, flush=True)
+    marks = " / ".join(f"{artworks * tenth // 10}" for tenth in (1, 5, 10))
+    return [(f"memory after {marks} artworks", " / ".join(f"{mib[at]:.0f}" for at in (0, 4, 9)) + " MiB", "flat")]
 
 
 def killed(data: Path, clients: int, seconds: float) -> list[tuple[str, str, str]]:

@@ -251,6 +251,12 @@ def test_captions_come_in_the_configured_style(painter):
     (catalogue,) = Studio(painter, Aligned, caption_style="catalogue").create([1], "drawings")
     assert catalogue.caption.startswith("Drawing. 1 trees. ")
 
+    mixed = Studio(painter, Aligned).create([1, 1], "drawings", caption_style=[None, "catalogue"])
+    assert [artwork.caption for artwork in mixed] == ["an engraving of 1 trees", catalogue.caption]
+    for wrong in (["loud"], ["plain", "plain"], "plain"):
+        with pytest.raises(ValueError, match="plain, poetic, catalogue"):
+            Studio(painter, Aligned).create([1], caption_style=wrong)
+
     class Parrot:
         def styled(self, caption, style):
             return f"{style}: {caption}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ class EngineError(ValueError):
 
 
 def engine() -> ModuleType:
-    """The `daft` module, with its telemetry and progress bars off.
+    """The `daft` module, with its telemetry, its progress bars and its log off.
 
     Raises:
         EngineError: it is not installed.
@@ -25,6 +26,7 @@ def engine() -> ModuleType:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+    logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)  # it tells what the engine raises as well
     try:
         import daft
     except ImportError:

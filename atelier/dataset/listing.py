@@ -116,7 +116,8 @@ def _list_url(url: str) -> list[Entry]:
         raise SourceError(f"cannot list {url}: {str(error).strip().splitlines()[-1]}") from error
     base = url.split("*")[0].rstrip("/")
     relative = {path: path.removeprefix(base).lstrip("/") for path in paths}
-    kept = [path for path in paths if relative[path].rsplit("/", 1)[-1] not in LABELS]
+    # A name that ends in "/" is no file: a store's mark of a folder, or a page that the engine cannot read a list from.
+    kept = [path for path in paths if relative[path].rsplit("/", 1)[-1] not in ("", *LABELS)]
     top = base.rsplit("/", 1)[-1]
     return sorted((_entry(path.encode(), relative[path], top, {}) for path in kept), key=lambda entry: entry.name)
 

@@ -26,6 +26,7 @@ from atelier.dataset.doubt import LABEL_DOUBT, PRESENTATION_DOUBT
 from atelier.dataset.engine import WORKERS, choose_runner, map_shards
 from atelier.dataset.known import CAPTIONS, KnownCaptions
 from atelier.dataset.listing import list_source
+from atelier.dataset.rewriting import Rewriter
 from atelier.dataset.workers import Examiner, Writer
 from atelier.images import write_atomically
 from atelier.progress import progress_bar
@@ -55,6 +56,8 @@ class Settings:
     """A captioner's folder, for pictures without a caption; `None`: those stay without."""
     beams: int = 1
     """Of the captioner's search: 1 (greedy) is the fastest."""
+    rewriter: Rewriter | None = None
+    """A language model that says all captions in another style; `None`: they stay as they are."""
     shard_size: int = 1000
     """Files in a shard."""
     seed: int = 0

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from atelier.dataset.checks import Limits, Rejection, read_file
+from atelier.dataset.rewriting import SOURCE
 from atelier.dataset.shards import PICTURES, iterate_rows, read_rows, shard_name
 from atelier.images import contact_sheet, open_picture, to_picture, write_atomically
 from atelier.progress import progress_bar
@@ -69,6 +70,13 @@ def write_report(out: Path, plan: dict, summary: dict) -> None:
     notes = [
         *([f"labels and presentation were not judged: {without.read_text()}"] if without.exists() else summary["notes"])
     ]
+    if rewriter := plan["settings"].get("rewriter"):
+        sources = [row["caption_source"] for row in kept if row["caption"]]
+        if as_they_were := sum(not source.endswith(SOURCE) for source in sources):
+            notes.append(
+                f"{as_they_were:,} of {len(sources):,} captions stayed as they were: "
+                f"the language model at {rewriter['url']} failed, was late, or said nothing usable"
+            )
     report = {
         "files": files,
         "kept": len(kept),

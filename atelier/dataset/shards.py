@@ -72,7 +72,8 @@ PICTURES = pa.schema(
     ]
 )
 """The prepared data set. `image`: a JPEG file's bytes, RGB; `caption_source`: "given" (by the source), "known" (joined
-by hash), "captioner" or null; `confidence`: the captioner's mean log-probability; `hash`: 16 hexadecimal digits."""
+by hash), "captioner" or null, with `rewriting.SOURCE` behind it where a language model rewrote the caption;
+`confidence`: the captioner's mean log-probability; `hash`: 16 hexadecimal digits."""
 
 
 def shard_name(number: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from atelier.dataset.checks import Examined, Limits, Rejection, examine, read_file
+from atelier.dataset.rewriting import SOURCE, Rewriter
 from atelier.dataset.shards import EXAMINED, PICTURES, read_rows, read_table, shard_name, write_rows
 from atelier.images import open_picture
 
@@ -121,6 +122,7 @@ class Writer:
         self.known = KnownCaptions(Path(settings["captions"])) if settings["captions"] else None
         self.captioner_folder, self.beams = settings["captioner"], settings["beams"]
         self.captioner = None
+        self.rewriter = Rewriter(**settings["rewriter"]) if settings["rewriter"] else None
 
     def __call__(self, number: int) -> str:
         name, work = shard_name(number), self.out / "work"
@@ -136,6 +138,8 @@ class Writer:
             if known and not row["caption"]:
                 row |= {"caption": known[0], "caption_source": "known", "flag": row["flag"] or known[1]}
         self.say([row for row in kept if not row["caption"]])
+        if self.rewriter:
+            self.rewrite([row for row in kept if row["caption"]])
         for row in kept:
             row["hash"] = f"{row['hash']:016x}"
         write_rows(self.out / "shards" / name, [{key: row[key] for key in PICTURES.names} for row in kept], PICTURES)
@@ -154,3 +158,9 @@ class Writer:
             images = [open_picture(io.BytesIO(row["image"])) for row in batch]
             for row, said in zip(batch, self.captioner.caption(images, num_beams=self.beams), strict=True):
                 row |= {"caption": said.text, "caption_source": "captioner", "confidence": said.confidence}
+
+    def rewrite(self, rows: Sequence[dict]) -> None:
+        """Have captions said in another style; those for which that fails stay."""
+        for row, said in zip(rows, self.rewriter.rewrite([row["caption"] for row in rows]), strict=True):
+            if said:
+                row |= {"caption": said, "caption_source": row["caption_source"] + SOURCE}

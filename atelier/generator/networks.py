@@ -24,15 +24,17 @@ def initializer(stddev: float = 0.02) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=stddev)
 
 
-def _channels(size: int, width: int) -> int:
-    """Feature maps at a given side length: halved whenever the side doubles, `width` at 32 pixels."""
-    return min(8 * width, max(16, 32 * width // size))
+def _channels(size: int, width: int, least: int = 16) -> int:
+    """Feature maps at a given side length: halved whenever the side doubles, `width` at 32 pixels, never fewer than
+    `least`."""
+    return min(8 * width, max(least, 32 * width // size))
 
 
 def build_generator(
     resolution: int = 64,
     latent_dim: int = 128,
     width: int = 32,
+    fine_width: int = 16,
     excitation: bool = False,
     subpixel: bool = False,
     grain: bool = False,
@@ -43,6 +45,7 @@ def build_generator(
         resolution: side of the pictures, a power of two >= 16.
         latent_dim: length of the latent.
         width: feature maps at 32 pixels; 32 gives 1.2 M parameters (a 5 MB file).
+        fine_width: feature maps at any size, at least: the largest have what detail is made of.
         excitation: small maps weigh the channels of large ones (skip-layer excitation, Liu et al., "Towards
             faster and stabilized GAN training", 2021).
         subpixel: the largest maps have half the picture's side, and each of their places paints 2x2 pixels (Shi et
@@ -62,13 +65,13 @@ def build_generator(
     """
     check_resolution(resolution)
     latent, style, code = _code_inputs(latent_dim)
-    size, channels = 4, _channels(4, width)
+    size, channels = 4, _channels(4, width, fine_width)
     x = layers.Dense(size * size * channels, kernel_initializer=initializer(), name="canvas")(code)
     x = layers.Reshape((size, size, channels))(x)
     x = layers.ReLU()(_modulated_batch_norm(x, code))
     image, maps = None, {size: x}
     while size < (resolution // 2 if subpixel else resolution):
-        size, channels = 2 * size, _channels(2 * size, width)
+        size, channels = 2 * size, _channels(2 * size, width, fine_width)
         # Repeating pixels and then convolving: a transposed convolution weaves a grid of its own into the picture
         # (Odena et al., "Deconvolution and checkerboard artifacts", 2016).
         x = layers.UpSampling2D()(x)
@@ -185,12 +188,17 @@ def _excite(x, small):
     return layers.Multiply()([x, gate])
 
 
+MAY_BE_WIDER = ("up_", "norm_", "scale_", "shift_", "grained_", "to_rgb_")
+"""Layers whose weights' last two axes are channels."""
+
+
 def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
-    """Give a new generator what a trained one of the same width, of its own size or smaller, has learned.
+    """Give a new generator what a trained one of its own size or smaller, with no more channels, has learned.
 
     Layers are matched by name. The sizes that the trained one lacks begin by adding nothing to the picture, so the
     new generator first paints the trained one's pictures, enlarged (the idea of Karras et al., "Progressive
-    growing of GANs", 2018, with the fade-in left to the weights). Grain that it lacks begins with a weight of 0.
+    growing of GANs", 2018, with the fade-in left to the weights). Channels that it lacks are random, and nobody
+    listens to them yet (Chen et al., "Net2Net", 2016); grain that it lacks begins with a weight of 0.
 
     Raises:
         ValueError: a layer of the trained generator has no place in the new one.
@@ -201,14 +209,31 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
         place = places.pop(layer.name, None)
         if not weights:
             continue
-        shapes = [weight.shape for weight in weights]
-        if place is None or shapes != [tuple(weight.shape) for weight in place.weights]:
+        if place is None or not _fits(layer, place):
             raise ValueError(f"layer {layer.name} of the trained generator does not fit: other widths, or another kind")
-        place.set_weights(weights)
+        place.set_weights([_widened(new, old) for new, old in zip(place.get_weights(), weights, strict=True)])
     for name, layer in places.items():
         if name.startswith(("to_rgb_", "grained_")):
             layer.set_weights([weight * 0.0 for weight in layer.get_weights()])
     return generator
+
+
+def _fits(layer, place) -> bool:
+    ours, theirs = ([tuple(weight.shape) for weight in each.weights] for each in (layer, place))
+    if ours == theirs or not layer.name.startswith(MAY_BE_WIDER) or list(map(len, ours)) != list(map(len, theirs)):
+        return ours == theirs
+    return all(
+        small[:-2] == large[:-2] and all(few <= many for few, many in zip(small, large, strict=True))
+        for small, large in zip(ours, theirs, strict=True)
+    )
+
+
+def _widened(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """`old` in the first places of `new`; channels that it lacks keep their start, and what it knows ignores them."""
+    if new.ndim > 1:
+        new[..., old.shape[-2] :, : old.shape[-1]] = 0.0
+    new[tuple(map(slice, old.shape))] = old
+    return new
 
 
 def build_discriminator(resolution: int = 64, width: int = 32, spectral_norm: bool = False) -> keras.Model:

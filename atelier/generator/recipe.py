@@ -22,6 +22,7 @@ class Recipe(Settings):
     grain: bool = False  # noise of the latent's making enters from 16 pixels on
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
+    fine_width: int = 16  # of the generator at its largest sizes, at least
     judges: tuple[str, ...] = ("pixels",)  # any of "pixels", "features" (through a frozen MobileNetV2), "patches"
     pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
     discriminator_width: int = 32
@@ -60,7 +61,8 @@ class Recipe(Settings):
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
         if self.gradient_penalty and self.mixed_precision:
             raise ValueError("the gradient penalty's small differences are lost in bfloat16: without mixed precision")
-        for name in ("latent_dim", "width", "discriminator_width", "batch_size", "learning_rate", "judge_rate"):
+        widths = ("width", "fine_width", "discriminator_width")
+        for name in ("latent_dim", *widths, "batch_size", "learning_rate", "judge_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
         ends = {

@@ -144,7 +144,7 @@ def build_recipe_generator(recipe: Recipe) -> keras.Model:
     """A fresh generator of the recipe's kind."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
-    extras = {"excitation": recipe.excitation, "subpixel": recipe.subpixel, "grain": recipe.grain}
+    extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain")}
     return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras)
 
 

@@ -49,7 +49,8 @@ def create_app(
 ) -> FastAPI:
     """Atelier as an ASGI application, to run by itself or to mount in another one.
 
-    The models load when it starts (or, where it is mounted and hears nothing of that, with the first request).
+    The models load when it starts; where it is mounted and hears nothing of that (see docs/service.md for how it
+    does), with the first request for work or for `/readyz`.
 
     Args:
         studio: the studio, or what opens it; by default the one of config.yaml.
@@ -141,7 +142,7 @@ def _add_artworks(app: FastAPI, workshop: Workshop) -> None:
         if wish.count > settings.max_count:
             raise _invalid(("body", "count"), f"at most {settings.max_count} artworks in a request")
         seeds = _seeds(wish.seed, wish.count)
-        made = await workshop.make(seeds, wish.style, with_picture=wish.image == "base64")
+        made = await workshop.make(seeds, wish.style, wish.caption_style, wish.image == "base64")
         return {"artworks": [record(request, each) for each in made]}
 
     if settings.listing:
@@ -251,6 +252,7 @@ def _add_operations(app: FastAPI, workshop: Workshop) -> None:
     @app.get("/readyz", tags=["operations"], response_model=Health, responses=responses(503))
     async def readiness() -> dict[str, str]:
         """The models are warm, and requests are taken."""
+        workshop.start()  # mounted, it may hear of no start: then whoever waits for readiness must bring it about
         if not workshop.batcher.ready:
             raise problems.Busy("the models are not ready")
         return {"status": "ready"}

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
+from atelier.config import CAPTION_STYLES
 from atelier.seeds import STYLES, check_seed, fresh_seed
 from atelier.service import pages
 from atelier.service.store import ID_PATTERN
@@ -85,11 +86,11 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
         known = [each for each in ids[:KEPT] if isinstance(each, str) and re.fullmatch(ID_PATTERN, each)]
         return [record for record in map(store.record, known) if record]
 
-    async def make(seed_text: str, medium: str, ids: list[str]) -> AsyncIterator[tuple]:
+    async def make(seed_text: str, medium: str, manner: str, ids: list[str]) -> AsyncIterator[tuple]:
         yield pages.notice_html(WORKING, "working"), gr.skip(), gr.skip(), gr.skip()
         try:
             style = medium if medium in STYLES else None
-            (record,) = await workshop.make([seed_from_text(seed_text)], style)
+            (record,) = await workshop.make([seed_from_text(seed_text)], style, manner)
         except ValueError as error:
             yield pages.notice_html(str(error), "trouble"), gr.skip(), gr.skip(), gr.skip()
         except HTTPException:
@@ -102,17 +103,17 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             kept = [each["id"] for each in records]
             yield pages.artwork_html(record), pages.shelf_html(records), kept, str(record["seed"])
 
-    async def roll(medium: str, ids: list[str]) -> AsyncIterator[tuple]:
-        async for step in make("", medium, ids):
+    async def roll(medium: str, manner: str, ids: list[str]) -> AsyncIterator[tuple]:
+        async for step in make("", medium, manner, ids):
             yield step
 
-    async def arrive(ids: list[str], request: gr.Request) -> AsyncIterator[tuple]:
+    async def arrive(manner: str, ids: list[str], request: gr.Request) -> AsyncIterator[tuple]:
         """A visitor comes: with a permalink its artwork is made, else the last one hangs on the wall again."""
         records = shelf(ids)
         seed, style = request.query_params.get("seed", ""), request.query_params.get("style", "")
         medium = style if style in STYLES else SURPRISE
         if seed.strip():
-            async for stage, shelved, kept, told in make(seed, style, ids):
+            async for stage, shelved, kept, told in make(seed, style, manner, ids):
                 shelved = pages.shelf_html(records) if isinstance(shelved, dict) else shelved
                 yield stage, shelved, kept, seed[:LONGEST_SEED] if isinstance(told, dict) else told, medium
         else:
@@ -165,11 +166,12 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             '<div class="masthead"><h1>Atelier</h1><p>One seed in, one artwork out: a picture in a chosen medium, '
             "and the sentence that describes it.</p></div>"
         )
-        with gr.Tab("Make an artwork"):
+        # Short names: on a phone Gradio hides tabs that do not fit behind a button.
+        with gr.Tab("Make art"):
             with gr.Row(equal_height=False, elem_classes="studio"):
                 with gr.Column(scale=2, min_width=280, elem_classes="controls"):
                     medium = gr.Radio([SURPRISE, *STYLES], value=SURPRISE, label="Medium", elem_id="medium")
-                    # The caption's style belongs here, once Studio.create takes one.
+                    manner = gr.Radio(CAPTION_STYLES, value=CAPTION_STYLES[0], label="Caption", elem_id="manner")
                     seed = gr.Textbox(
                         label="Seed",
                         info="Any number or words. The same seed makes the same picture again.",
@@ -184,7 +186,7 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
                 with gr.Column(scale=3, min_width=300):
                     stage = gr.HTML(pages.notice_html(INVITATION), elem_id="stage")
             gallery = gr.HTML("", elem_id="gallery", js_on_load=_SHELF_CLICKS)
-        with gr.Tab("Caption my picture"), gr.Row(equal_height=False):
+        with gr.Tab("Caption"), gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=280):
                 upload = gr.File(label="Your picture", type="binary", file_types=["image"], elem_id="upload")
                 gr.HTML('<p class="colophon">It is looked at and described; within the hour it is forgotten.</p>')
@@ -195,6 +197,7 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
                 suspect = gr.File(label="Your picture", type="binary", file_types=["image"], elem_id="suspect")
                 gr.HTML(
                     '<p class="colophon">A guess, not a proof: it errs with about one picture in six. '
+                    "Atelier's own small pictures are like nothing it has learnt, and mostly pass for handmade. "
                     "Within the hour your picture is forgotten.</p>"
                 )
             with gr.Column(scale=3, min_width=300):
@@ -208,10 +211,10 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
         # with its own words, so Gradio should not cover it.
         common = {"concurrency_limit": 64, "show_progress": "hidden", "api_visibility": "private"}
         outputs = [stage, gallery, mine, seed]
-        rolled = dice.click(roll, [medium, mine], outputs, **common)
-        made = gr.on([go.click, seed.submit], make, [seed, medium, mine], outputs, **common)
+        rolled = dice.click(roll, [medium, manner, mine], outputs, **common)
+        made = gr.on([go.click, seed.submit], make, [seed, medium, manner, mine], outputs, **common)
         chosen = gallery.click(choose, mine, [stage, seed], **common)
-        arrived = demo.load(arrive, mine, [*outputs, medium], **common)
+        arrived = demo.load(arrive, [manner, mine], [*outputs, medium], **common)
         for event in (rolled, made, chosen, arrived):
             event.then(None, js=_SHOW_LINK, api_visibility="private")
         chosen.then(None, js=_LOOK_UP, api_visibility="private")

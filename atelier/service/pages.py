@@ -23,14 +23,14 @@ def artwork_html(record: dict[str, Any]) -> str:
     """One artwork on the wall: picture, label, what can be done with it."""
     seed, identity = escape(str(record["seed"])), quote(record["id"])
     caption = escape(record["caption"]) if record["caption"] else "The captioner was lost for words."
-    facts = [escape(record["style"]), f"seed {seed[:80]}"]
-    if "alignment" in record:  # 0...1, where the captioner measures how well picture and words agree
+    facts = f"{escape(record['style'])} · seed {seed[:80]}"
+    if record.get("alignment") is not None:  # where the captioner measures how well picture and words agree
         share = float(record["alignment"])
-        facts.append(f'<label>words and picture agree <meter value="{share:.3f}"></meter> {share:.0%}</label>')
+        facts += f'<label>words and picture agree <meter value="{share:.3f}"></meter> {share:.0%}</label>'
     file = f"atelier-{escape(record['style'])}-{identity[:6]}"
     return f"""<figure class="piece" data-link="{escape(permalink(record))}">
 <div class="frame"><img src="v1/artworks/{identity}.png" alt="{caption}" width="512" height="512"></div>
-<figcaption><p class="says">{caption}</p><p class="facts">{" · ".join(facts)}</p>
+<figcaption><p class="says">{caption}</p><p class="facts">{facts}</p>
 <div class="doings"><a href="v1/artworks/{identity}.png" download="{file}.png" title="Download it">↓ Picture</a>
 <a href="v1/artworks/{identity}" download="{file}.json" title="Download what is known about it">↓ JSON</a>
 <a href="{escape(permalink(record))}" title="Makes it again">Permalink</a></div></figcaption></figure>"""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from atelier.config import CAPTION_STYLES
 from atelier.seeds import STYLES
 
 Style = Literal[STYLES]
@@ -55,7 +56,9 @@ class Wish(BaseModel):
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
-        json_schema_extra={"examples": [{"seed": 7, "style": "engraving"}, {"seed": "sea", "count": 3}, {}]},
+        json_schema_extra={
+            "examples": [{"seed": 7, "style": "engraving"}, {"seed": "sea", "count": 3, "caption_style": "poetic"}, {}]
+        },
     )
 
     seed: Seed | None = Field(
@@ -64,6 +67,9 @@ class Wish(BaseModel):
         "With a `count`, the numbers from it on, or the text with a number behind it.",
     )
     style: Style | None = Field(None, description="The medium. None: the seed chooses.")
+    caption_style: Literal[CAPTION_STYLES] | None = Field(
+        None, description="How the caption is said. None: as the service is configured."
+    )
     count: Annotated[int, BeforeValidator(_whole)] = Field(
         1, ge=1, description="How many; the service says what it allows."
     )

@@ -69,13 +69,18 @@ class Workshop:
         self.store.close()
 
     async def make(
-        self, seeds: Sequence[int | str], style: str | None, with_picture: bool = False
+        self,
+        seeds: Sequence[int | str],
+        style: str | None,
+        caption_style: str | None = None,
+        with_picture: bool = False,
     ) -> list[dict[str, Any]]:
         """Make and keep one artwork for each seed.
 
         Args:
             seeds: that `check_seed` has passed.
             style: one of `STYLES`, or `None`: each seed chooses.
+            caption_style: one of `config.CAPTION_STYLES`, or `None`: as the configuration says.
             with_picture: put the PNG file into the record, too, as `image_base64`.
 
         Returns:
@@ -84,7 +89,7 @@ class Workshop:
         Raises:
             Busy: no room, or no result in time.
         """
-        made = await self._wait("artworks", [(seed, style) for seed in seeds])
+        made = await self._wait("artworks", [(seed, style, caption_style) for seed in seeds])
         if not with_picture:
             return [record for record, _ in made]
         return [record | {"image_base64": base64.b64encode(png).decode()} for record, png in made]
@@ -154,11 +159,11 @@ class Workshop:
             log.warning("there will be no captions: %s", artworks[0].caption_error)
         self._studio = studio
 
-    def _make(self, wishes: list[tuple[int | str, str | None]]) -> list[tuple[dict[str, Any], bytes]]:
+    def _make(self, wishes: list[tuple[int | str, str | None, str | None]]) -> list[tuple[dict[str, Any], bytes]]:
         added, size = [], self.settings.max_batch
         for start in range(0, len(wishes), size):  # one request may want more than a batch
-            seeds, styles = zip(*wishes[start : start + size], strict=True)
-            added += self.store.add(self._studio.create(list(seeds), list(styles)))
+            seeds, styles, manners = map(list, zip(*wishes[start : start + size], strict=True))
+            added += self.store.add(self._studio.create(seeds, styles, caption_style=manners))
         for record, _ in added:
             if reason := record.get("caption_error"):
                 log.warning("no caption for %s: %s", record["id"], reason)

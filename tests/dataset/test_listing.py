@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,29 @@ def test_a_url_is_listed_and_read_by_the_engine(tmp_path):
         ("validation_set/painting/a.jpg", "painting", "validation"),
     ]
     assert [fetch(entry.place.decode(), Limits()) for entry in entries] == [b"two", b"one"]
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8"])
+def test_a_web_servers_list_is_read_or_refused_in_one_clear_line(tmp_path, kind):
+    pytest.importorskip("daft")
+
+    class Pages(SimpleHTTPRequestHandler):
+        def send_header(self, name, value):
+            super().send_header(name, kind if value.startswith("text/html") else value)
+
+        def log_message(self, *_):
+            pass
+
+    write(tmp_path, "set/training_set/painting/a.jpg", b"one")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/set"
+    try:
+        if kind == "text/html":
+            assert about(url) == {"training_set/painting/a.jpg": ("painting", "training")}
+        else:  # which the engine takes for a file: no page may come in as a picture
+            with pytest.raises(SourceError, match=r"no files in http://"):
+                list_source(url)
+    finally:
+        server.shutdown()
+        server.server_close()

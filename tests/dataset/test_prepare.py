@@ -111,6 +111,7 @@ def test_styles_are_selected(download, tmp_path, atelier):
     [
         (["SOURCE/nowhere"], "no folder at"),
         (["EMPTY"], "no files in"),
+        (["file:///nowhere/at/all"], "cannot list file:///nowhere/at/all"),
         (["SOURCE", "--styles", "cubism"], "no cubism in"),
         (["SOURCE", "--captions", "SOURCE/none.jsonl"], "no captions at"),
         (["SOURCE", "--captioner", "SOURCE"], "no captioner at"),
@@ -122,7 +123,8 @@ def test_styles_are_selected(download, tmp_path, atelier):
 def test_bad_input_is_one_clear_line(tmp_path, atelier, arguments, message):
     write(tmp_path / "SOURCE" / "painting", "a.png", encoded(paint(0), "PNG"))
     (tmp_path / "EMPTY").mkdir()
-    arguments = [str(tmp_path / each) if each.isupper() or "/" in each else each for each in arguments]
+    local = [each for each in arguments if each.isupper() or ("/" in each and "://" not in each)]
+    arguments = [str(tmp_path / each) if each in local else each for each in arguments]
     done = atelier(arguments[0], tmp_path / "out", *arguments[1:])
     assert done.returncode == 2 and not done.stdout
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

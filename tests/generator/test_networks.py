@@ -151,6 +151,21 @@ def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small
     assert np.abs(expected).max() > 0.5
 
 
+@pytest.mark.parametrize("small", [16, 32], ids=["larger too", "wider only"])
+def test_a_widened_generator_first_paints_the_same_pictures_and_all_of_it_can_learn(small):
+    trained = scattered(build_generator(small, latent_dim=8, width=4, grain=True))
+    wide = grow(build_generator(32, latent_dim=8, width=4, fine_width=24, grain=True), trained)
+    inputs = [latents(5), every_style()]
+    expected = before_tanh(trained, inputs)
+    if small < 32:
+        expected = np.asarray(keras.layers.UpSampling2D(interpolation="bilinear")(expected))
+    np.testing.assert_allclose(before_tanh(wide, inputs), expected, atol=1e-4)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(wide(inputs, training=True) * RANDOM.normal(size=(5, 32, 32, 3)))
+    slopes = tape.gradient(total, [wide.get_layer(name).kernel.value for name in ("to_rgb_16", "up_32")][: small // 16])
+    assert all(np.abs(slope[:, :, 16:]).max() > 0 for slope in slopes)  # what listens to the new channels
+
+
 def test_subpixels_begin_with_pictures_that_average_to_the_trained_ones():
     """So a judge of the small pictures sees no change; and what is between two pixels lies between them."""
     trained = scattered(build_generator(16, latent_dim=8, width=4))
@@ -178,10 +193,11 @@ def test_all_of_a_grown_generator_can_learn():
         lambda: build_generator(16, latent_dim=8, width=8),
         lambda: build_generator(16, latent_dim=9, width=4),
         lambda: build_generator(64, latent_dim=8, width=4),
+        lambda: build_generator(16, latent_dim=8, width=4, fine_width=24),
         lambda: build_generator(16, latent_dim=8, width=4, subpixel=True),
         lambda: build_dcgan_generator(16, latent_dim=8, width=4),
     ],
-    ids=["wider", "longer latent", "larger", "subpixel", "dcgan"],
+    ids=["wider", "longer latent", "larger", "wider at last", "subpixel", "dcgan"],
 )
 def test_what_does_not_fit_does_not_grow(trained):
     with pytest.raises(ValueError, match=r"layer \w+ of the trained generator does not fit"):

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import httpx
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from atelier.config import CAPTION_STYLES
 from atelier.seeds import STYLES
 from atelier.service import Settings, create_app
 from tests.service.conftest import png, wait_until
@@ -52,6 +54,28 @@ def test_seeds_are_numbers_of_any_size_or_texts(client, wish, seeds):
 def test_no_wish_at_all_is_a_surprise(client):
     one, other = (client.post("/v1/artworks", json={}).json()["artworks"][0] for _ in range(2))
     assert one["seed"] != other["seed"] and one["style"] in STYLES and one["id"] != other["id"]
+
+
+@pytest.mark.parametrize("manner", CAPTION_STYLES)
+def test_a_caption_comes_in_the_style_that_was_asked_for(client, studio, manner):
+    (record,) = client.post("/v1/artworks", json={"seed": 7, "caption_style": manner}).json()["artworks"]
+    (expected,) = studio.create([7], caption_style=[manner])
+    (plain,) = studio.create([7])
+    assert record["caption"] == expected.caption
+    assert (record["caption"] == plain.caption) == (manner == "plain")
+    assert client.post("/v1/artworks", json={"caption_style": "loud"}).status_code == 422
+
+
+def test_a_batch_keeps_each_requests_caption_style(open_client, gate, settings):
+    client = open_client(gate, replace(settings, batch_window=60.0, max_batch=3, model_threads=1))
+
+    def ask(manner):
+        return client.post("/v1/artworks", json={"seed": 7, "caption_style": manner}).json()["artworks"][0]["caption"]
+
+    with ThreadPoolExecutor() as threads:
+        captions = list(threads.map(ask, CAPTION_STYLES))
+    assert gate.batches[-1] == [7, 7, 7]  # they were one batch
+    assert captions == [each.caption for each in gate.create([7] * 3, [None] * 3, caption_style=CAPTION_STYLES)]
 
 
 def test_a_picture_can_come_with_the_record(client):

@@ -74,13 +74,12 @@ def test_kinds_are_computed_apart_the_oldest_first(make, batches):
 
 
 def test_the_window_lets_others_in(make, batches):
-    batcher = make(window=0.5, max_batch=2)
-    began = time.monotonic()
+    batcher = make(window=60, max_batch=2)
     one = batcher.submit("double", [1])
     time.sleep(0.05)
     other = batcher.submit("double", [2])
-    assert (one.result(5), other.result(5)) == ([2], [4]) and batches == [[1, 2]]
-    assert time.monotonic() - began < 0.4  # a full batch waits no longer
+    assert (one.result(5), other.result(5)) == ([2], [4])  # a full batch waits no longer
+    assert batches == [[1, 2]]
 
 
 def test_a_full_queue_says_so_and_takes_more_later(make):

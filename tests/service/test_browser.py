@@ -89,12 +89,18 @@ def test_a_visitor_plays(page, address):
     assert third == "?seed=sea&style=sculpture"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing sticks out
 
-    page.wait_for_function("document.querySelectorAll('#gallery button').length === 3")
-    page.click("#gallery li:nth-child(3) button")  # the oldest goes back on the wall
+    assert " / " not in page.inner_text("#stage .says")
+    page.click("#manner label:has-text('poetic')")
+    page.click("#medium label:has-text('engraving')")
+    next_artwork(page, lambda: page.click("#go"))
+    assert " / in " in page.inner_text("#stage .says")
+
+    page.wait_for_function("document.querySelectorAll('#gallery button').length === 4")
+    page.click("#gallery li:nth-child(4) button")  # the oldest goes back on the wall
     page.wait_for_function("link => document.querySelector('#stage [data-link]').dataset.link === link", arg=first)
 
     page.reload()  # the shelf is still there
-    page.wait_for_function("document.querySelectorAll('#gallery button').length >= 3")
+    page.wait_for_function("document.querySelectorAll('#gallery button').length >= 4")
 
 
 def test_a_permalink_makes_its_artwork_again(page, address, studio):
@@ -122,7 +128,7 @@ def test_a_visitor_has_a_picture_described(page, address, tmp_path):
     draw_shape("painting", 3, 64).save(tmp_path / "mine.png")
     (tmp_path / "no picture.png").write_text("hello")
     arrive(page, address)
-    page.click("button[role=tab]:has-text('Caption my picture')")
+    page.click("button[role=tab]:has-text('Caption')")
     page.set_input_files("#upload input[type=file]", tmp_path / "mine.png")
     page.wait_for_selector("#described .says")
     assert page.inner_text("#described .says").startswith("a picture of brightness")

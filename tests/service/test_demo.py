@@ -32,6 +32,7 @@ def test_an_artwork_says_what_it_is_and_how_to_have_it():
     assert f'href="v1/artworks/{"a" * 22}.png" download' in piece and f'href="v1/artworks/{"a" * 22}" download' in piece
     assert '<meter value="0.812">' in pages.artwork_html(RECORD | {"alignment": 0.812})
     assert "lost for words" in pages.artwork_html(RECORD | {"caption": None})
+    assert "meter" not in pages.artwork_html(RECORD | {"alignment": None})  # no captioner that can say
 
 
 @pytest.mark.parametrize("seed", [7, 2**70, "sea", "a&style=x#y?", "ü 海", "\ud800"])
