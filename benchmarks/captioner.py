@@ -53,15 +53,13 @@ def ours(folder: Path, count: int, beams: int, runs: int) -> dict[str, float]:
     from atelier.backend import import_keras
 
     import_keras()
-    from atelier.captioner.blip import Blip
     from atelier.captioner.checkpoints import read_tensors
     from atelier.captioner.config import BlipConfig
     from atelier.captioner.decoding import Decoder, Search
-    from atelier.captioner.weights import load_weights
+    from atelier.captioner.weights import build
 
     began = time.perf_counter()
-    model = Blip(BlipConfig.from_file(folder / "config.json"))
-    load_weights(model, read_tensors(folder / "model.safetensors"))
+    model = build(BlipConfig.from_file(folder / "config.json"), read_tensors(folder / "model.safetensors"))
     loaded = time.perf_counter() - began
     decoder, shown = Decoder(model), pixels(count, model.config.vision.image_size)
     search = Search(beams, TOKENS + 1, TOKENS + 1, 0)

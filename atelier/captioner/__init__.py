@@ -142,7 +142,7 @@ class Captioner:
             ValueError: a picture or a number is none that is allowed; the message says what is.
             CaptionerError: the model can compare texts with pictures, but not write.
         """
-        from atelier.captioner.decoding import GROUP, Search, groups
+        from atelier.captioner.decoding import GROUP, LARGE_GROUP, Search, groups
 
         if self._decoder is None:
             raise CaptionerError("this BLIP compares texts with pictures, it does not write captions")
@@ -163,9 +163,11 @@ class Captioner:
         _check_number("top_p", top_p, 1e-6, 1.0)
         lengths = (num_beams, max_length, min_length, no_repeat_ngram, float(repetition_penalty), opening)
         search = Search(*lengths, samples, float(temperature), float(top_p), seed)
-        parts = [images[some] for some in groups(len(images))]
         # Groups run beside each other, so that no operation need be shared among threads.
-        workers = min(len(parts), -(-batch_size // GROUP), _cores())
+        # They are large where that leaves no core without one.
+        size = LARGE_GROUP if min(len(images), batch_size) >= LARGE_GROUP * _cores() else GROUP
+        parts = [images[some] for some in groups(len(images), size)]
+        workers = min(len(parts), -(-batch_size // size), _cores())
         describe = functools.partial(self._describe, start=start, search=search, count=count)
         if workers <= 1:
             return [captions for part in parts for captions in describe(part)]

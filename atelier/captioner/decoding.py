@@ -22,8 +22,11 @@ from atelier.captioner.compiling import compiled
 
 # A cache has room for a multiple of so many words, so that few lengths are ever compiled.
 CACHE_STEP = 16
-# So many pictures are searched together, or one alone, so that only two sizes are ever compiled.
-GROUP = 8
+# So many pictures are searched together, or one alone, so that only three sizes are ever compiled. A picture costs less
+# in a large group, but a group runs on one core.
+GROUP, LARGE_GROUP = 8, 16
+# The picture encoder works on so many vectors at a time: what it remembers meanwhile grows with them, its speed hardly.
+VECTORS = 1200
 IMPOSSIBLE = -1e9
 
 
@@ -64,10 +67,10 @@ class Found(NamedTuple):
     """The mean natural log-probability of the tokens after the prompt, [SEP] included."""
 
 
-def groups(count: int) -> list[slice]:
-    """Which of `count` pictures are searched together: up to `GROUP` of them, but one or two left over each alone."""
-    alone = count % GROUP if count % GROUP < 3 else 0
-    together = [slice(first, min(first + GROUP, count)) for first in range(0, count - alone, GROUP)]
+def groups(count: int, size: int = GROUP) -> list[slice]:
+    """Which of `count` pictures are searched together: up to `size` of them, but one or two left over each alone."""
+    alone = count % size if count % size < 3 else 0
+    together = [slice(first, min(first + size, count)) for first in range(0, count - alone, size)]
     return together + [slice(place, place + 1) for place in range(count - alone, count)]
 
 
@@ -77,14 +80,14 @@ class Decoder:
     def __init__(self, model: Blip):
         self.config = model.config.text
         self._model = model
-        text, vision = model.text_decoder, model.vision_model
 
         def read(pixels):
-            image = vision(pixels)
-            return text.read_image(image), model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
+            image = model.vision_model(pixels)
+            return image, model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
 
-        size = model.config.vision.image_size
-        self._read = compiled(read, model.variables, [((None, size, size, 3), "float32")])
+        vision = model.config.vision
+        self._at_once = min(GROUP, max(1, VECTORS // (1 + vision.grid**2)))
+        self._read = compiled(read, model.variables, [((None, vision.image_size, vision.image_size, 3), "float32")])
         self._compiled: dict[tuple, Callable] = {}
         self._lock = threading.Lock()  # groups may be searched by several threads
 
@@ -103,19 +106,20 @@ class Decoder:
         return [found for part, _ in parts for found in part], np.concatenate([images for _, images in parts])
 
     def _group(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
-        """`__call__` for one picture, or up to `GROUP`."""
+        """`__call__` for one picture, or up to `LARGE_GROUP`."""
         count = len(pixels)
-        image, embeddings = self._read(ops.convert_to_tensor(pixels, "float32"))
-        if 1 < count < GROUP:  # filled up with nothing
-            padding = [(0, GROUP - count), (0, 0), (0, 0), (0, 0)]
-            image = [tuple(ops.pad(part, padding) for part in layer) for layer in image]
+        size = 1 if count == 1 else GROUP if count <= GROUP else LARGE_GROUP
+        parts = [pixels[first : first + self._at_once] for first in range(0, count, self._at_once)]
+        read = [self._read(ops.convert_to_tensor(part, "float32")) for part in parts]
+        image, embeddings = (ops.concatenate(part) for part in zip(*read, strict=True))
+        image = ops.pad(image, [(0, size - count), (0, 0), (0, 0)])  # filled up with nothing
         length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
         kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
         with self._lock:
             run = self._function(length, *kind)
         limits = [len(prompt) + search.opening, search.min_length, search.max_length]
         tuning = [search.repetition_penalty, search.temperature, search.top_p]
-        chance = np.zeros((1 if count == 1 else GROUP, search.rows, length), np.float32)
+        chance = np.zeros((size, search.rows, length), np.float32)
         if search.samples:  # each picture's own, whatever stands beside it in the batch
             chance[:] = np.random.default_rng(search.seed).random(chance.shape[1:], np.float32)
         arguments = zip((prompt, limits, tuning, chance), ("int32", "int32", "float32", "float32"), strict=True)
@@ -125,7 +129,7 @@ class Decoder:
             [Found(self._tokens(row, len(prompt)), float(score)) for row, score in zip(*pair, strict=True)]
             for pair in zip(sequences[:count], scores[:count], strict=True)
         ]
-        return found, ops.convert_to_numpy(embeddings)[:count]
+        return found, ops.convert_to_numpy(embeddings)
 
     def _tokens(self, row: np.ndarray, start: int) -> list[int]:
         ends = np.flatnonzero(row[start:] == self.config.sep_token_id)
@@ -139,11 +143,11 @@ class Decoder:
         text = self._model.text_decoder
 
         def run(image, prompt, limits, tuning, chance):
-            batch = chance.shape[0]
+            batch, image = chance.shape[0], text.read_image(image)
             cache = text.empty_cache(batch, rows, length, image, prompt[:-1] if prompt.shape[0] > 1 else None)
             rules = Rules(prompt, limits, tuning, chance, self.config.sep_token_id, ngram, penalised)
             picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
-            return search(functools.partial(text.step, image), cache, picker)
+            return search(functools.partial(text.step, image, prepared=text.prepared()), cache, picker)
 
         self._compiled[key] = compiled(run, self._model.variables, xla=True)
         return self._compiled[key]

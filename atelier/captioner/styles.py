@@ -14,6 +14,7 @@ import re
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass
+from http.client import HTTPException
 
 import numpy as np
 from PIL import Image
@@ -100,7 +101,7 @@ class LanguageModel:
     url: str
     model: str = "default"
     timeout: float = 5.0
-    """Seconds until the plain caption is taken instead."""
+    """Seconds of silence until the plain caption is taken instead."""
 
     def styled(self, caption: str, style: str) -> str:
         """The caption in another style, or the caption itself where the model fails or says no single sentence.
@@ -114,7 +115,7 @@ class LanguageModel:
         try:
             answer = self._ask({"model": self.model, "messages": messages, "temperature": 0})
             text = " ".join(answer["choices"][0]["message"]["content"].split())
-        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return caption
         return text if 0 < len(text) <= LONGEST_ANSWER else caption
 
@@ -124,5 +125,15 @@ class LanguageModel:
             headers["Authorization"] = f"Bearer {key}"
         url = re.sub(r"/+$", "", self.url) + "/chat/completions"
         request = urllib.request.Request(url, json.dumps(question).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
+        with _opener.open(request, timeout=self.timeout) as response:
             return json.loads(response.read(1_000_000))
+
+
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the host that was named, and no other."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+_opener = urllib.request.build_opener(_Unmoved)

@@ -14,6 +14,20 @@ from atelier.captioner.attention import attend, split_heads
 from atelier.captioner.config import TextConfig
 from atelier.captioner.vision import gelu
 
+# A vocabulary of at most so many numbers is laid out anew for a search; of a larger one the copy would cost more.
+SMALL = 2**22
+
+
+def product(x, kernel):
+    """(T, n) rows by an (n, m) matrix. Two to four rows go one by one.
+
+    XLA has a kernel for one row; for several it copies the matrix to another layout first, every time.
+    """
+    rows = x.shape[0]
+    if rows is None or not 1 < rows <= 4:
+        return ops.matmul(x, kernel)
+    return ops.concatenate([ops.matmul(row, kernel) for row in ops.split(x, rows)])
+
 
 class TextLayer(layers.Layer):
     """Attention to words, to the picture, then feed-forward; each added and normalised after (post-LN).
@@ -41,7 +55,7 @@ class TextLayer(layers.Layer):
             self.cross_value = layers.Dense(dim, name="crossattention.self.value")
             self.cross_dense = layers.Dense(dim, name="crossattention.output.dense")
             self.cross_norm = norm("crossattention.output.LayerNorm")
-        self.fc1 = layers.Dense(config.intermediate_size, activation=gelu, name="intermediate.dense")
+        self.fc1 = layers.Dense(config.intermediate_size, name="intermediate.dense")
         self.fc2 = layers.Dense(dim, name="output.dense")
         self.norm = norm("output.LayerNorm")
         self.attention_dropout = layers.Dropout(config.attention_probs_dropout_prob)
@@ -62,16 +76,31 @@ class TextLayer(layers.Layer):
         length = image.shape[1]
         return tuple(split_heads(part(image), self.heads, length) for part in (self.cross_key, self.cross_value))
 
-    def read_words(self, x, length: int):
-        """Words (B * T, dim) as the (keys, values) of this layer, each (B, heads, T, d), with T = `length`."""
-        return tuple(split_heads(part(x), self.heads, length) for part in (self.key, self.value))
+    def packed(self):
+        """The (kernel, bias) of queries, keys and values side by side."""
+        parts = (self.query, self.key, self.value)
+        return ops.concatenate([p.kernel for p in parts], axis=1), ops.concatenate([p.bias for p in parts])
+
+    def read_words(self, x, length: int, packed=None):
+        """Words as this layer's (queries, keys, values), each (B, heads, T, d).
+
+        Args:
+            x: (B * T, dim).
+            length: T.
+            packed: of `packed`, where that is at hand: one wide product is faster than three.
+        """
+        if packed is None:
+            parts = [part(x) for part in (self.query, self.key, self.value)]
+        else:
+            parts = ops.split(product(x, packed[0]) + packed[1], 3, axis=-1)
+        return tuple(split_heads(part, self.heads, length) for part in parts)
 
     def call(self, x, words, image, mask, length: int, training=False):
         """One layer's work on B rows of T words, which stand below each other: matrices are faster than stacks of them.
 
         Args:
             x: (B * T, dim).
-            words: the (keys, values) to look at, each (B, heads, L, d).
+            words: their queries (B, heads, T, d), and the keys and values to look at, each (B, heads, L, d).
             image: the (keys, values) of B pictures; `None`: no picture is looked at.
             mask: booleans that broadcast to (B, heads, T, L): which words may be seen.
             length: T.
@@ -80,15 +109,16 @@ class TextLayer(layers.Layer):
         def drop(y):
             return self.dropout(y, training=training)
 
-        def look(query, seen, mask=None):
-            query = split_heads(query, self.heads, length)
-            context = attend(query, *seen, mask, lambda weights: self.attention_dropout(weights, training=training))
+        def look(query, key, value, mask=None):
+            context = attend(query, key, value, mask, lambda w: self.attention_dropout(w, training=training))
             return ops.reshape(context, (-1, self.dim))
 
-        x = self.output_norm(x + drop(self.output_dense(look(self.query(x), words, mask))))
+        x = self.output_norm(x + drop(self.output_dense(look(*words, mask))))
         if image is not None:
-            x = self.cross_norm(x + drop(self.cross_dense(look(self.cross_query(x), image))))
-        return self.norm(x + drop(self.fc2(self.fc1(x))))
+            query = split_heads(self.cross_query(x), self.heads, length)
+            x = self.cross_norm(x + drop(self.cross_dense(look(query, *image))))
+        grown = gelu(product(x, self.fc1.kernel) + self.fc1.bias)
+        return self.norm(x + drop(self.fc2(grown)))
 
 
 class TextModel(layers.Layer):
@@ -206,12 +236,18 @@ class TextDecoder(TextModel):
         for block, seen in zip(self.blocks, image, strict=True):
             words = block.read_words(x, count)
             x = block(x, words, seen, mask, length=count)
-            for part in words:
+            for part in words[1:]:
                 part = ops.repeat(part, rows, axis=2)
                 cache.append(ops.pad(part, ((0, 0), (0, 0), (0, (length - count) * rows), (0, 0))))
         return cache
 
-    def step(self, image, ids, place, origin, cache):
+    def prepared(self):
+        """The vocabulary and each layer's `packed`, as `step` likes them best; `None` where that would be large."""
+        if self.config.vocab_size * self.config.hidden_size > SMALL:
+            return None
+        return ops.transpose(self.word_embeddings.embeddings), [block.packed() for block in self.blocks]
+
+    def step(self, image, ids, place, origin, cache, prepared=None):
         """`call` for one more word of every caption, with the keys and values of the words before from the cache.
 
         A picture's captions stand beside each other like the words of one text; what each may look at tells a mask.
@@ -223,6 +259,7 @@ class TextDecoder(TextModel):
             place: () int32, its place.
             origin: (B, rows, T) int32: which row wrote each word of a caption, for the places up to `place`.
             cache: of `empty_cache` or an earlier step.
+            prepared: of `prepared`, once for many steps.
 
         Returns:
             (B, rows, vocab_size) logits, and the cache with this word in it.
@@ -233,16 +270,19 @@ class TextDecoder(TextModel):
         mask = ops.reshape(mask, (-1, 1, rows, length * rows))
         x = self._embed(ids, place[None])
         begin, cache = ops.stack([0, 0, place * rows, 0]), list(cache)
+        vocabulary, packed = prepared or (None, [None] * len(self.blocks))
         for number, (block, seen) in enumerate(zip(self.blocks, image, strict=True)):
-            for part, new in enumerate(block.read_words(x, rows), start=2 * number):
+            query, *words = block.read_words(x, rows, packed[number])
+            for part, new in enumerate(words, start=2 * number):
                 cache[part] = ops.slice_update(cache[part], begin, new)
-            x = block(x, cache[2 * number : 2 * number + 2], seen, mask, length=rows)
-        return self._logits(x, rows), cache
+            x = block(x, (query, *cache[2 * number : 2 * number + 2]), seen, mask, length=rows)
+        return self._logits(x, rows, vocabulary), cache
 
-    def _logits(self, x, length: int):
-        """(B * T, hidden_size) -> (B, T, vocab_size)."""
-        x = self.transform_norm(self.transform(x))
-        logits = ops.matmul(x, ops.transpose(self.word_embeddings.embeddings)) + self.bias  # tied to the embedding
+    def _logits(self, x, length: int, vocabulary=None):
+        """(B * T, hidden_size) -> (B, T, vocab_size); `vocabulary`: of `prepared`."""
+        if vocabulary is None:
+            vocabulary = ops.transpose(self.word_embeddings.embeddings)  # tied to the embedding
+        logits = ops.matmul(self.transform_norm(self.transform(x)), vocabulary) + self.bias
         return ops.reshape(logits, (-1, length, self.config.vocab_size))
 
 

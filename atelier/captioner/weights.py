@@ -7,9 +7,11 @@ What is left is the order of the axes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 from safetensors.numpy import save
 
@@ -64,18 +66,57 @@ def load_weights(model: Blip, tensors: Mapping[str, np.ndarray], source: str = "
     Raises:
         CaptionerError: tensors are missing (all are named) or have another shape.
     """
+    _check_names(model, tensors, source)
+    for variable in model.weights:
+        variable.assign(_value(variable, tensors, source))
+
+
+def build(config: BlipConfig, tensors: Mapping[str, np.ndarray], source: str = "the weights") -> Blip:
+    """A model with these weights: as by `load_weights`, but no random ones are made first.
+
+    That halves the time, and the memory is never held twice.
+
+    Raises:
+        CaptionerError: as of `load_weights`.
+    """
+    read, errors = set(), []
+
+    def initializer(variable, shape, dtype):
+        try:
+            read.add(variable.path)
+            return _value(variable, tensors, source)
+        except Exception as error:  # raised in here, it would leave Keras with variables that it never forgets
+            errors.append(error)
+            return np.zeros(shape, dtype)
+
+    with keras.StatelessScope():  # variables get their values where it ends
+        model = Blip(config)
+        _check_names(model, tensors, source)
+        for variable in model.weights:
+            variable._initializer = functools.partial(initializer, variable)
+    if errors:
+        raise errors[0]
+    if len(read) < len(model.weights):  # a Keras that keeps its initializers elsewhere
+        load_weights(model, tensors, source)
+    return model
+
+
+def _check_names(model: Blip, tensors: Mapping[str, np.ndarray], source: str) -> None:
     missing = [name for name in map(tensor_name, (v.path for v in model.weights)) if name not in tensors]
     if missing:
         raise CaptionerError(f"{source}: {len(missing)} missing tensors: {', '.join(missing)}")
-    for variable in model.weights:
-        name, order = tensor_name(variable.path), axes(variable.path, len(variable.shape))
-        value = np.asarray(tensors[name], np.float32)
-        found = value.shape
-        if order and value.ndim == len(order):
-            value = value.transpose(np.argsort(order))
-        if value.shape != tuple(variable.shape):
-            raise CaptionerError(f"{source}: {name} has shape {found}, which config.json does not describe")
-        variable.assign(value)
+
+
+def _value(variable: keras.Variable, tensors: Mapping[str, np.ndarray], source: str) -> np.ndarray:
+    """What the file holds for a variable, as float32."""
+    name, order = tensor_name(variable.path), axes(variable.path, len(variable.shape))
+    value = np.asarray(tensors[name], np.float32)
+    found = value.shape
+    if order and value.ndim == len(order):
+        value = value.transpose(np.argsort(order))
+    if value.shape != tuple(variable.shape):
+        raise CaptionerError(f"{source}: {name} has shape {found}, which config.json does not describe")
+    return value
 
 
 def from_pretrained(source: str | Path) -> tuple[Blip, CaptionTokenizer, Preprocessor]:
@@ -94,9 +135,7 @@ def from_pretrained(source: str | Path) -> tuple[Blip, CaptionTokenizer, Preproc
     tokenizer = CaptionTokenizer.from_file(folder / TOKENIZER, config.text or config.retrieval.text)
     weights = weights_file(folder)
     tensors = read_tensors(weights)
-    model = Blip(config)
-    load_weights(model, tensors, str(weights))
-    return model, tokenizer, preprocessor
+    return build(config, tensors, str(weights)), tokenizer, preprocessor
 
 
 def save_pretrained(

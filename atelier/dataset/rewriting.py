@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
 
 from atelier.captioner.styles import LanguageModel
 from atelier.config import Config
@@ -55,10 +54,7 @@ class Rewriter(LanguageModel):
         return found + [None] * (len(captions) - len(found))
 
     def _usable(self, caption: str) -> str | None:
-        try:
-            said = self.styled(caption, self.style)
-        except (HTTPException, RecursionError):  # no HTTP, or JSON without end: `styled` lets them through
-            return None
+        said = self.styled(caption, self.style)
         # An apology names no medium, an invention perhaps another one; half a surrogate pair cannot be stored.
         usable = said != caption and said.isprintable() and medium_in_words(said) == medium_in_words(caption)
         return said if usable else None

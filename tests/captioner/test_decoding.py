@@ -7,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from atelier.captioner.decoding import GROUP, Beams, Greedy, Rules, Sampler, Search, generate, groups, search
+from atelier.captioner import decoding
+from atelier.captioner.decoding import (
+    GROUP,
+    LARGE_GROUP,
+    Beams,
+    Decoder,
+    Greedy,
+    Rules,
+    Sampler,
+    Search,
+    generate,
+    groups,
+    search,
+)
 
 SEP = 3
 
@@ -30,31 +43,36 @@ def full_log_probs(model, pixels, ids):
 
 
 @pytest.mark.parametrize("prompt", [1, 4])
-def test_steps_with_a_cache_equal_the_whole_pass(captioner, pixels, prompt):
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+def test_steps_with_a_cache_equal_the_whole_pass(captioner, pixels, prompt, prepared, count):
     rng, text = np.random.default_rng(0), captioner.model.text_decoder
-    image = text.read_image(captioner.model.vision_model(pixels[:2]))
+    image = text.read_image(captioner.model.vision_model(pixels[:count]))
     begun = rng.integers(0, 60, prompt)
     first = ops.convert_to_tensor(begun[:-1], "int32") if prompt > 1 else None
-    cache = text.empty_cache(2, 3, 16, image, first)
-    rows = np.tile(begun, (2, 3, 1))
-    origin = np.zeros((2, 3, 16), np.int32)
+    layout = text.prepared() if prepared else None
+    assert not prepared or layout is not None
+    cache = text.empty_cache(count, 3, 16, image, first)
+    rows = np.tile(begun, (count, 3, 1))
+    origin = np.zeros((count, 3, 16), np.int32)
     for place in range(prompt - 1, 12):  # captions go on from other captions, as beams do
         origin[:, :, place] = np.arange(3)
         state = [ops.convert_to_tensor(value, "int32") for value in (rows[:, :, -1], place, origin)]
-        logits, cache = text.step(image, *state, cache)
-        pairs = np.repeat(pixels[:2], 3, axis=0)
-        whole = np.asarray(captioner.model((pairs, rows.reshape(6, -1))))[:, -1].reshape(2, 3, -1)
+        logits, cache = text.step(image, *state, cache, layout)
+        pairs = np.repeat(pixels[:count], 3, axis=0)
+        whole = np.asarray(captioner.model((pairs, rows.reshape(3 * count, -1))))[:, -1].reshape(count, 3, -1)
         np.testing.assert_allclose(np.asarray(logits), whole, atol=2e-5)
-        parents = rng.integers(0, 3, (2, 3))[..., None]
+        parents = rng.integers(0, 3, (count, 3))[..., None]
         rows, origin = np.take_along_axis(rows, parents, 1), np.take_along_axis(origin, parents, 1)
-        rows = np.concatenate([rows, rng.integers(0, 60, (2, 3, 1))], axis=2)
+        rows = np.concatenate([rows, rng.integers(0, 60, (count, 3, 1))], axis=2)
 
 
-def test_groups_cover_every_picture_once():
+@pytest.mark.parametrize("most", [GROUP, LARGE_GROUP])
+def test_groups_cover_every_picture_once(most):
     for count in range(40):
-        sizes = [len(range(count)[some]) for some in groups(count)]
-        assert [place for some in groups(count) for place in range(count)[some]] == list(range(count))
-        assert all(size == 1 or 3 <= size <= GROUP for size in sizes)
+        sizes = [len(range(count)[some]) for some in groups(count, most)]
+        assert [place for some in groups(count, most) for place in range(count)[some]] == list(range(count))
+        assert all(size == 1 or 3 <= size <= most for size in sizes)
     assert groups(0) == []
 
 
@@ -80,6 +98,24 @@ def test_a_caption_does_not_depend_on_its_batch(decoder, pixels, beams):
     assert [ids for ids, _ in together] == [ids for ids, _ in alone]
     np.testing.assert_allclose([score for _, score in together], [score for _, score in alone], atol=1e-4)
     assert len({tuple(ids) for ids, _ in together}) > 1  # the pictures do matter
+
+
+def test_few_pictures_are_encoded_at_once(captioner, decoder, pixels, monkeypatch):
+    monkeypatch.setattr(decoding, "VECTORS", 40)  # a picture is 17
+    second, search = Decoder(captioner.model), Search(max_length=12)
+    second._compiled = decoder._compiled
+    sizes, encode = [], second._read
+    second._read = lambda part: sizes.append(len(part)) or encode(part)
+    found = generate(second, pixels[:5], [5], search)
+    assert sizes == [2, 2, 1]
+    assert [one.tokens for one in found] == [one.tokens for one in generate(decoder, pixels[:5], [5], search)]
+
+
+def test_a_large_group_finds_what_small_ones_find(captioner, decoder, pixels):
+    many, search = np.concatenate([pixels, pixels[:3]]), Search(max_length=12)
+    large, small = decoder._group(many, [5], search), decoder(many, [5], search)
+    assert [[found.tokens for found in each] for each in large[0]] == [[f.tokens for f in each] for each in small[0]]
+    assert large[1].shape == small[1].shape
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -82,9 +82,19 @@ class Model(BaseHTTPRequestHandler):
         if self.path.startswith("/long"):
             words = "x" * 5000
         body = json.dumps({"choices": [{"message": {"content": words}}]}).encode()
-        self.send_response(500 if self.path.startswith("/broken") else 200)
+        if self.path.startswith("/no-http"):
+            self.wfile.write(b"HTTP/9 what?\r\n\r\n")
+            return
+        self.send_response({"/broken": 500, "/moved": 302}.get(self.path.removesuffix("/chat/completions"), 200))
+        self.send_header("Location", "/elsewhere")
         self.end_headers()
-        self.wfile.write(b"{" if self.path.startswith("/garbage") else body)
+        bad = {"/garbage": b"{", "/endless": b"[" * 100_000}
+        self.wfile.write(bad.get(self.path.removesuffix("/chat/completions"), body))
+
+    def do_GET(self):  # where "/moved" points
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": {"content": "from elsewhere"}}]}).encode())
 
     def log_message(self, *_):
         pass
@@ -102,7 +112,7 @@ def test_a_language_model_styles(address):
     assert LanguageModel(f"{address}/v1/", "bard").styled("a barn", "poetic") == "so spoke bard: a barn"
 
 
-@pytest.mark.parametrize("path", ["/broken", "/garbage", "/long"])
+@pytest.mark.parametrize("path", ["/broken", "/garbage", "/long", "/endless", "/no-http", "/moved"])
 def test_a_language_model_that_fails_leaves_the_caption(address, path):
     assert LanguageModel(address + path).styled("a barn", "poetic") == "a barn"
     assert LanguageModel("http://127.0.0.1:9", timeout=0.5).styled("a barn", "poetic") == "a barn"

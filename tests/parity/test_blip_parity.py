@@ -16,7 +16,7 @@ from atelier.captioner.config import BlipConfig, RetrievalConfig  # noqa: E402
 from atelier.captioner.decoding import Decoder, Search, generate  # noqa: E402
 from atelier.captioner.preprocessing import Preprocessor  # noqa: E402
 from atelier.captioner.tokenizer import CaptionTokenizer, train_tokenizer  # noqa: E402
-from atelier.captioner.weights import load_weights, save_pretrained  # noqa: E402
+from atelier.captioner.weights import build, save_pretrained  # noqa: E402
 from tests.captioner.conftest import CAPTIONS, randomize, tiny_config  # noqa: E402
 
 BASE = Path(__file__).parents[2] / "data" / "blip-base"
@@ -47,9 +47,7 @@ def shake(theirs, spread=0.2):
 
 def load(folder, weights="model.safetensors"):
     """Our model from the files that theirs wrote."""
-    ours = Blip(BlipConfig.from_file(folder / "config.json"))
-    load_weights(ours, read_tensors(folder / weights))
-    return ours
+    return build(BlipConfig.from_file(folder / "config.json"), read_tensors(folder / weights))
 
 
 @pytest.fixture(scope="module", params=SHAPES)
