@@ -2,7 +2,8 @@
 
     doubts DATA          how well the pictures that captions.jsonl flags bad or med are found
     pairs DATA --sheet F a sheet of 100 near-duplicate pairs, to look at
-    scale N [N ...]      N pictures of 256 px prepared, against a plain Pillow loop, with the peak of memory
+    scale N [N ...]      N pictures of 256 px prepared, against a plain Pillow loop, with the peak of memory;
+                         --plot F draws them
     duplicates N [N ...] the search for near hashes alone
     hostile N            N broken files among as many sound ones: is every one accounted for?
     ray N                the same rows from the local engine and from a Ray cluster of two workers
@@ -125,6 +126,7 @@ def pillow_loop(source: Path, out: Path) -> float:
 
 
 def scale(options) -> None:
+    rows = []
     for count in options.counts:
         source = make_pictures(options.scratch, count)
         for path in source.rglob("*.jpg"):  # both find the files in the operating system's cache
@@ -132,7 +134,28 @@ def scale(options) -> None:
         plain = pillow_loop(source, options.scratch / f"loop-{count}")
         ours = prepare(source, fresh(options.scratch, f"scale-{count}"), "--features", "none")
         figures = {name: ours[name] for name in ("seconds", "peak_mib", "kept", "reasons")}
-        say({"pictures": count, "loop_seconds": round(plain, 1), **figures, "ratio": round(plain / ours["seconds"], 2)})
+        rows.append({"pictures": count, "loop_seconds": round(plain, 1), **figures})
+        say(rows[-1] | {"ratio": round(plain / ours["seconds"], 2)})
+    if options.plot:
+        plot(rows, options.plot)
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Seconds and peak memory over the number of pictures."""
+    import matplotlib.pyplot as plt
+
+    counts = [row["pictures"] for row in rows]
+    figure, (time_axes, memory_axes) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    time_axes.plot(counts, [row["loop_seconds"] for row in rows], "s--", color="0.6", label="plain Pillow loop")
+    time_axes.plot(counts, [row["seconds"] for row in rows], "o-", color="C1", label="prepare, two workers")
+    time_axes.set(xscale="log", yscale="log", xlabel="pictures of 256 px", ylabel="seconds")
+    time_axes.legend(frameon=False)
+    memory_axes.plot(counts, [row["peak_mib"] for row in rows], "o-", color="C1")
+    memory_axes.set(xscale="log", ylim=(0, None), xlabel="pictures of 256 px", ylabel="peak memory, MiB, all processes")
+    for axes in (time_axes, memory_axes):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def duplicates(options) -> None:
@@ -291,6 +314,8 @@ def main() -> None:
         sub = commands.add_parser(command.__name__)
         sub.add_argument("counts", type=int, nargs="+")
         sub.set_defaults(run=command)
+        if command is scale:
+            sub.add_argument("--plot", type=Path, help="a PNG or SVG file")
     options = parser.parse_args()
     options.scratch = options.scratch.absolute()
     options.scratch.mkdir(parents=True, exist_ok=True)
