@@ -70,7 +70,9 @@ def test_captions_are_rewritten_each_by_itself(server):
     assert len(server.asked) == len(captions) and 1 < server.most <= AT_ONCE
 
 
-@pytest.mark.parametrize("manner", [*sorted(ANSWERS.keys() - {"good"}), "garbage", "deep", "other", "no-http", "failing"])
+@pytest.mark.parametrize(
+    "manner", [*sorted(ANSWERS.keys() - {"good"}), "garbage", "deep", "other", "no-http", "failing"]
+)
 def test_whatever_it_answers_that_is_no_use_leaves_the_caption(server, manner):
     assert Rewriter(f"{server.address}/{manner}", timeout=30).rewrite(["an icon of a saint"]) == [None]
     assert len(server.asked) == 1
