@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -488,5 +491,20 @@ def _serve(options: argparse.Namespace) -> None:
     serve(options.config, options.host, options.port, options.demo, options.data)
 
 
+def _leave(code: int) -> None:
+    """End this process with an exit code.
+
+    Native threads of the data engine may still run when the interpreter ends, and then, now and then, abort a process
+    whose work is done. So the interpreter's own end is left out where the engine was used.
+    """
+    if "daft" in sys.modules:
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())
