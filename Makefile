@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROCESSES ?= 2  # of make test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: art test test-slow test-parity samples benchmark benchmarks-all report serve docs lint clean
+.PHONY: art test test-slow test-parity samples benchmark benchmarks-all report serve docs colab lint clean
 
 art: $(VENV)/.art
 	@mkdir -p outputs
@@ -30,6 +30,13 @@ samples: $(VENV)/.art
 # The REST API and the web demo, at http://127.0.0.1:8000.
 serve: $(VENV)/.extras
 	$(BIN)/python -m atelier serve
+
+# The badge in README.md that opens the web demo in Colab, once the repository has a place on GitHub.
+COLAB := https://colab.research.google.com
+colab:
+	@test -n "$(REPOSITORY)" || { echo "make colab REPOSITORY=owner/name, of its place on GitHub"; exit 1; }
+	@perl -pi -e 's|^<!-- colab -->(\[!\[.*?\]\(.*?\)\]\(.*?\) )?|<!-- colab -->[![Open in Colab]($(COLAB)/assets/colab-badge.svg)]($(COLAB)/github/$(REPOSITORY)/blob/main/notebooks/demo.ipynb) |' README.md
+	@perl -pi -e 's|REPOSITORY = \\"[^"]*\\"|REPOSITORY = \\"$(REPOSITORY)\\"|' notebooks/demo.ipynb
 
 benchmark: $(VENV)/.art
 	$(BIN)/python benchmarks/studio.py

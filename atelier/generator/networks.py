@@ -38,6 +38,7 @@ def build_generator(
     excitation: bool = False,
     subpixel: bool = False,
     grain: bool = False,
+    residual: bool = False,
 ) -> keras.Model:
     """A functional model of built-in layers only, so that its .h5 file loads without this package.
 
@@ -55,6 +56,8 @@ def build_generator(
         grain: maps of noise, each a product of the latent, enter from 16 pixels on. Without them all texture has to
             come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw such
             noise anew for every picture; here a latent always gives the same picture.)
+        residual: two more convolutions at every size from 16 pixels on, which add to what the first one found (He et
+            al., "Deep residual learning", 2016) and begin by adding nothing.
 
     Returns:
         a model from `latent` (N, latent_dim) float32 and `style` (N,) int32 (an index into `STYLES`)
@@ -79,6 +82,8 @@ def build_generator(
         if grain and size >= 16:
             x = layers.Add()([x, _grain(latent, size, channels)])
         x = layers.ReLU()(_modulated_batch_norm(x, code))
+        if residual and size >= 16:
+            x = _refine(x, code)
         if excitation and size in EXCITED_BY:
             x = _excite(x, maps[EXCITED_BY[size]])
         maps[size] = x
@@ -167,16 +172,25 @@ def _grain(latent, size: int, channels: int):
     return layers.Conv2D(channels, 1, use_bias=False, kernel_initializer="zeros", name=f"grained_{size}")(noise)
 
 
-def _modulated_batch_norm(x, code):
+def _modulated_batch_norm(x, code, prefix: str = ""):
     """Batch norm whose scale and shift are linear in the code (latent and style)."""
     size, channels = x.shape[1], x.shape[-1]
-    x = layers.BatchNormalization(center=False, scale=False, name=f"norm_{size}")(x)
-    scale = layers.Dense(channels, kernel_initializer=initializer(), bias_initializer="ones", name=f"scale_{size}")(
-        code
-    )
-    shift = layers.Dense(channels, kernel_initializer=initializer(), name=f"shift_{size}")(code)
+    x = layers.BatchNormalization(center=False, scale=False, name=f"{prefix}norm_{size}")(x)
+    options = {"kernel_initializer": initializer(), "bias_initializer": "ones"}
+    scale = layers.Dense(channels, **options, name=f"{prefix}scale_{size}")(code)
+    shift = layers.Dense(channels, kernel_initializer=initializer(), name=f"{prefix}shift_{size}")(code)
     x = layers.Multiply()([x, layers.Reshape((1, 1, channels))(scale)])
     return layers.Add()([x, layers.Reshape((1, 1, channels))(shift)])
+
+
+def _refine(x, code):
+    """Maps with what two more convolutions make of them added; at first that is nothing."""
+    size, channels = x.shape[1], x.shape[-1]
+    fewer = channels // 2 if size >= 64 else channels  # where they cost most
+    more = _conv(fewer, 3, use_bias=False, name=f"refine_{size}")(x)
+    more = layers.ReLU()(_modulated_batch_norm(more, code, "refine_"))
+    last = layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=f"refined_{size}")
+    return layers.Add()([x, last(more)])
 
 
 def _excite(x, small):
@@ -188,7 +202,7 @@ def _excite(x, small):
     return layers.Multiply()([x, gate])
 
 
-MAY_BE_WIDER = ("up_", "norm_", "scale_", "shift_", "grained_", "to_rgb_")
+MAY_BE_WIDER = ("up_", "norm_", "scale_", "shift_", "grained_", "to_rgb_", "refine")
 """Layers whose weights' last two axes are channels."""
 
 
@@ -213,7 +227,7 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
             raise ValueError(f"layer {layer.name} of the trained generator does not fit: other widths, or another kind")
         place.set_weights([_widened(new, old) for new, old in zip(place.get_weights(), weights, strict=True)])
     for name, layer in places.items():
-        if name.startswith(("to_rgb_", "grained_")):
+        if name.startswith(("to_rgb_", "grained_", "refined_")):
             layer.set_weights([weight * 0.0 for weight in layer.get_weights()])
     return generator
 

@@ -20,6 +20,7 @@ class Recipe(Settings):
     generator: str = "skip"  # or "dcgan", the published arrangement
     excitation: bool = False  # small maps weigh the channels of large ones
     grain: bool = False  # noise of the latent's making enters from 16 pixels on
+    residual: bool = False  # two more convolutions at every size from 16 pixels on
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least

@@ -144,7 +144,7 @@ def build_recipe_generator(recipe: Recipe) -> keras.Model:
     """A fresh generator of the recipe's kind."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
-    extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain")}
+    extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain", "residual")}
     return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras)
 
 
@@ -188,8 +188,10 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
 
 def _keep_recipe(path: Path, recipe: Recipe, resume: bool) -> None:
     settings = json.loads(json.dumps(asdict(recipe)))  # tuples become lists, as in the file
-    if resume and path.exists() and (before := json.loads(path.read_text())) != settings:
-        changed = ", ".join(name for name in settings if before.get(name) != settings[name])
+    # A run of an earlier version lacks what could not be chosen then.
+    before = asdict(Recipe()) | json.loads(path.read_text()) if resume and path.exists() else {}
+    if before and (before := json.loads(json.dumps(before))) != settings:
+        changed = ", ".join(name for name in settings | before if before.get(name) != settings.get(name))
         raise TrainingError(f"{path.parent} holds a run with other settings ({changed}): choose another folder")
     write_atomically(path, json.dumps(settings, indent=1).encode())
 

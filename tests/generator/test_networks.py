@@ -23,6 +23,7 @@ KINDS = {
     "excited": lambda *size, **sizes: build_generator(*size, **sizes, excitation=True),
     "subpixel": lambda *size, **sizes: build_generator(*size, **sizes, subpixel=True),
     "grain": lambda *size, **sizes: build_generator(*size, **sizes, grain=True),
+    "residual": lambda *size, **sizes: build_generator(*size, **sizes, residual=True),
     "dcgan": build_dcgan_generator,
 }
 every_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
@@ -138,7 +139,14 @@ def before_tanh(generator: keras.Model, inputs) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("small", "large", "options"),
-    [(16, 16, {}), (16, 32, {}), (16, 64, {}), (32, 64, {"excitation": True}), (32, 32, {"grain": True})],
+    [
+        (16, 16, {}),
+        (16, 32, {}),
+        (16, 64, {}),
+        (32, 64, {"excitation": True}),
+        (32, 32, {"grain": True}),
+        (64, 64, {"residual": True}),
+    ],
 )
 def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small, large, options):
     trained = scattered(build_generator(small, latent_dim=8, width=4))
@@ -151,10 +159,11 @@ def test_a_grown_generator_first_paints_the_trained_ones_pictures_enlarged(small
     assert np.abs(expected).max() > 0.5
 
 
+@pytest.mark.parametrize("extras", [{"grain": True}, {"residual": True}], ids=["grain", "residual"])
 @pytest.mark.parametrize("small", [16, 32], ids=["larger too", "wider only"])
-def test_a_widened_generator_first_paints_the_same_pictures_and_all_of_it_can_learn(small):
-    trained = scattered(build_generator(small, latent_dim=8, width=4, grain=True))
-    wide = grow(build_generator(32, latent_dim=8, width=4, fine_width=24, grain=True), trained)
+def test_a_widened_generator_first_paints_the_same_pictures_and_all_of_it_can_learn(small, extras):
+    trained = scattered(build_generator(small, latent_dim=8, width=4, **extras))
+    wide = grow(build_generator(32, latent_dim=8, width=4, fine_width=24, **extras), trained)
     inputs = [latents(5), every_style()]
     expected = before_tanh(trained, inputs)
     if small < 32:
@@ -195,9 +204,10 @@ def test_all_of_a_grown_generator_can_learn():
         lambda: build_generator(64, latent_dim=8, width=4),
         lambda: build_generator(16, latent_dim=8, width=4, fine_width=24),
         lambda: build_generator(16, latent_dim=8, width=4, subpixel=True),
+        lambda: build_generator(16, latent_dim=8, width=4, residual=True),
         lambda: build_dcgan_generator(16, latent_dim=8, width=4),
     ],
-    ids=["wider", "longer latent", "larger", "wider at last", "subpixel", "dcgan"],
+    ids=["wider", "longer latent", "larger", "wider at last", "subpixel", "residual", "dcgan"],
 )
 def test_what_does_not_fit_does_not_grow(trained):
     with pytest.raises(ValueError, match=r"layer \w+ of the trained generator does not fit"):

@@ -369,6 +369,20 @@ def test_nan_ends_the_run_and_the_last_checkpoint_stays(tmp_path, run, finished,
     assert (out / "generator.h5").read_bytes() == generator
 
 
+def test_a_run_from_before_a_setting_was_there_goes_on(tmp_path, run, finished):
+    """What its recipe.json does not name had no other value then than the default."""
+    out = copytree(finished, tmp_path / "run")
+    path = out / "recipe.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("residual") == Recipe().residual
+    path.write_text(json.dumps(settings))
+    run(9, out)
+    assert json.loads(path.read_text())["residual"] is False
+    path.write_text(json.dumps(settings | {"bygone": 1}))
+    with pytest.raises(TrainingError, match=r"other settings \(bygone\)"):
+        run(9, out)
+
+
 def test_a_run_with_another_recipe_is_refused_and_kept(tmp_path, run, finished):
     out = copytree(finished, tmp_path / "run")
     before = (out / "checkpoint.npz").read_bytes()
