@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +225,7 @@ def _caption(options: argparse.Namespace) -> None:
 
 def _detect(options: argparse.Namespace) -> None:
     from atelier.detector import Detector
+    from atelier.detector.views import opened
 
     paths = _picture_files(options)
     detector = Detector.load(options.detector)
@@ -232,7 +234,7 @@ def _detect(options: argparse.Namespace) -> None:
         found = detector.detect(pictures, options.batch)
         return [{"ai_probability": each.ai_probability, "verdict": each.verdict} for each in found]
 
-    _print_records(paths, options.batch, "pictures", {"ai_probability": None, "verdict": None}, records)
+    _print_records(paths, options.batch, "pictures", {"ai_probability": None, "verdict": None}, records, opened)
 
 
 def _picture_files(options: argparse.Namespace) -> list[Path]:
@@ -256,27 +258,39 @@ def _picture_files(options: argparse.Namespace) -> list[Path]:
 
 
 def _print_records(
-    paths: Sequence[Path], size: int, desc: str, unknown: dict, records: Callable[[list], list[dict]]
+    paths: Sequence[Path],
+    size: int,
+    desc: str,
+    unknown: dict,
+    records: Callable[[list], list[dict]],
+    read: Callable | None = None,
 ) -> None:
-    """Print a JSON line for each file, with what `records` says of its picture, or `unknown` and the error."""
+    """Print a JSON line for each file, with what `records` says of its picture, or `unknown` and the error.
+
+    A file is opened by `read` (default `open_picture`), while the batch before is looked at.
+    """
     from atelier.images import open_picture
     from atelier.progress import progress_bar
 
-    with progress_bar(total=len(paths), desc=desc, unit="picture") as bar:
+    def opened(start: int) -> tuple[dict, dict]:
+        pictures, errors = {}, {}
+        for path in paths[start : start + size]:
+            try:
+                pictures[path] = (read or open_picture)(path)
+            except ValueError as error:
+                errors[path] = str(error)
+        return pictures, errors
+
+    with progress_bar(total=len(paths), desc=desc, unit="picture") as bar, ThreadPoolExecutor(1) as pool:
+        following = pool.submit(opened, 0)
         for start in range(0, len(paths), size):
-            batch = paths[start : start + size]
-            pictures, errors = {}, {}
-            for path in batch:
-                try:
-                    pictures[path] = open_picture(path)
-                except ValueError as error:
-                    errors[path] = str(error)
+            (pictures, errors), following = following.result(), pool.submit(opened, start + size)
             known = dict(zip(pictures, records(list(pictures.values())), strict=True))
-            for path in batch:
+            for path in paths[start : start + size]:
                 record = {"image": path.as_posix()} | (known.get(path) or unknown | {"error": errors[path]})
                 bar.clear()  # so that the bar and the lines do not mix on a terminal
                 print(json_line(record), flush=True)
-            bar.update(len(batch))
+            bar.update(len(paths[start : start + size]))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def png_bytes(image: np.ndarray, text: dict[str, str] | None = None) -> bytes:
     for key, value in (text or {}).items():
         info.add_itxt(key, value.encode("utf-8", "backslashreplace").decode())  # half a surrogate pair is no text
     buffer = io.BytesIO()
-    # Level 2 takes a fifth of the default's time and a twelfth more bytes.
-    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info, compress_level=2)
+    # Only runs are looked for, and soft pictures have little else: a sixth of the default's time, 7 % more bytes.
+    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

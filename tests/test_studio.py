@@ -20,7 +20,7 @@ from atelier.generator.painter import PainterError
 from atelier.images import open_picture
 from atelier.seeds import STYLES
 from atelier.studio import Studio
-from tests.conftest import REPOSITORY, FakeCaptioner
+from tests.conftest import REPOSITORY, FakeCaptioner, draw_shape
 
 # --- seeds and pictures
 
@@ -181,6 +181,46 @@ def test_captions_stand_with_their_own_pictures(studio):
         brightness, expected = (float(each.caption.split()[-1]) for each in (artwork, alone))
         assert abs(brightness - expected) < 1 and artwork.confidence == -0.5 and artwork.caption_error is None
     assert len({artwork.caption for artwork in artworks}) > 1
+
+
+class Recording(FakeCaptioner):
+    """Remembers how many pictures it was given at a time."""
+
+    def __init__(self):
+        self.batches = []
+
+    def caption(self, images, **search):
+        self.batches.append(len(images))
+        return super().caption(images, **search)
+
+
+@pytest.mark.parametrize("manner", ["plain", "poetic"])
+@pytest.mark.parametrize(("uploads", "wishes"), [(2, 3), (0, 3), (2, 0), (0, 0)])
+def test_pictures_beside_artworks_share_their_batch_and_nobody_can_tell(painter, manner, uploads, wishes):
+    captioner = Recording()
+    studio = Studio(painter, lambda: captioner, caption_style=manner)
+    pictures = [np.asarray(draw_shape("painting", seed, 32)) for seed in range(uploads)]
+    seeds, styles, manners = [7, "sea", 8][:wishes], ["painting", None, "engraving"][:wishes], [None, "poetic", "plain"]
+    expected = studio.create(seeds, styles, caption_style=manners[:wishes]), studio.captions(pictures)
+    captioner.batches.clear()
+    artworks, described = studio.create_beside(pictures, seeds, styles, caption_style=manners[:wishes])
+    facts = [
+        [(each.seed, each.style, each.caption, each.confidence, each.image.tobytes()) for each in some]
+        for some in (artworks, expected[0])
+    ]
+    assert facts[0] == facts[1] and described == expected[1]
+    assert len(artworks) == wishes and len(described) == uploads
+    assert captioner.batches == [uploads + wishes]
+
+
+def test_a_captioner_that_fails_tells_artworks_and_pictures_beside_them(painter):
+    def refuse():
+        raise OSError("gone")
+
+    pictures = [np.zeros((8, 8, 3), np.uint8)] * 2
+    artworks, described = Studio(painter, refuse).create_beside(pictures, [1, 2, 3])
+    assert [(each.caption, each.caption_error) for each in artworks] == [(None, "OSError: gone")] * 3
+    assert described == [(None, None, "OSError: gone")] * 2
 
 
 class Broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from PIL import Image
 
 from atelier.backend import import_keras
 from atelier.detector.metrics import sigmoid
-from atelier.detector.views import SIDE, crops
+from atelier.detector.views import SIDE, crops, opened
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +26,9 @@ UNCERTAIN = (0.35, 0.65)
 
 CROPS = 2
 """Views of a picture whose logits are averaged."""
+
+AT_ONCE = 2
+"""Batches under way: while one is opened the other is computed, and TensorFlow's threads wait less for each other."""
 
 
 class DetectorError(ValueError):
@@ -59,8 +63,8 @@ class Detector:
                 f"the model maps {model.input_shape} to {model.output_shape}, not (N, {SIDE}, {SIDE}, 3) to (N, 1)"
             )
         model.jit_compile = False  # XLA would compile for minutes, and again for every size of a batch
+        model.make_predict_function()  # else two threads would make it at once
         self.model = model
-        self._lock = threading.Lock()  # one batch already uses every core
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:
@@ -77,29 +81,42 @@ class Detector:
             raise DetectorError(f"{path} is damaged or no Keras model: {str(error).splitlines()[0]}") from error
         return cls(model)
 
-    def probabilities(self, images: Sequence[Image.Image | np.ndarray], batch_size: int = 16) -> np.ndarray:
+    def probabilities(self, images: Sequence[Image.Image | np.ndarray | str | Path], batch_size: int = 8) -> np.ndarray:
         """How probably a machine made each picture: (N,) float64.
 
         A picture is looked at twice, at two places along its longer side, and the logits are averaged.
 
         Args:
-            images: PIL pictures of any mode and size, or (H, W, 3) uint8 arrays.
-            batch_size: pictures computed at once; bounds the memory.
-        """
-        found = [np.empty(0)]
-        for start in range(0, len(images), batch_size):
-            some = [_rgb(image) for image in images[start : start + batch_size]]
-            views = np.concatenate([crops(image, CROPS) for image in some]).astype(np.float32)
-            with self._lock:
-                each = self.model.predict_on_batch(views).astype(np.float64).reshape(-1, CROPS)
-            each = np.clip(each, 1e-7, 1 - 1e-7)
-            found.append(sigmoid(np.log(each / (1 - each)).mean(axis=1)))
-        return np.concatenate(found)
+            images: PIL pictures of any mode and size, (H, W, 3) uint8 arrays, or files. Large JPEG files are the
+                faster for it: they are decoded no larger than needed.
+            batch_size: pictures in a batch, of which `AT_ONCE` are computed at once; bounds the memory.
 
-    def detect(self, images: Sequence[Image.Image | np.ndarray], batch_size: int = 16) -> list[Verdict]:
+        Raises:
+            ValueError: a file cannot be read; the message names it.
+        """
+        if not len(images):
+            return np.empty(0)
+        size = min(batch_size, -(-len(images) // AT_ONCE))
+        opening = threading.Lock()  # the same picture, not yet read, may stand in the list twice
+
+        def judged(start: int) -> np.ndarray:
+            with opening:
+                views = np.concatenate([_crops_of(image) for image in images[start : start + size]])
+            each = self.model.predict_on_batch(views.astype(np.float32)).astype(np.float64).reshape(-1, CROPS)
+            each = np.clip(each, 1e-7, 1 - 1e-7)
+            return sigmoid(np.log(each / (1 - each)).mean(axis=1))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return np.concatenate(list(pool.map(judged, range(0, len(images), size))))
+
+    def detect(self, images: Sequence[Image.Image | np.ndarray | str | Path], batch_size: int = 8) -> list[Verdict]:
         """A `Verdict` for each picture, in order; arguments as those of `probabilities`."""
         return [Verdict(float(probability)) for probability in self.probabilities(images, batch_size)]
 
 
-def _rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    return (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
+def _crops_of(image: Image.Image | np.ndarray | str | Path) -> np.ndarray:
+    if isinstance(image, (str, Path)):
+        image = opened(image)
+    elif isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    return crops(image if image.mode == "RGB" else image.convert("RGB"), CROPS)

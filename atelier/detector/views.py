@@ -5,15 +5,39 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from atelier.images import open_picture
 
 SIDE = 224
 """Of a view, in pixels."""
 
 LONGEST = 4
 """Longer by shorter side, beyond which a picture's ends are not looked at: a strip would become a huge picture."""
+
+GAP = 1.5
+"""A large picture is first shrunk by a whole number, by fast means that leave it at least so many times too large."""
+
+
+def opened(path: str | Path, side: int = SIDE) -> Image.Image:
+    """`open_picture` for views of `side` pixels: large JPEGs are decoded at a half, a quarter or an eighth.
+
+    The decoder leaves out the high frequencies of each block, which takes less than half of the time.
+
+    Raises:
+        ValueError: as of `open_picture`.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "JPEG" and image.width * image.height <= (Image.MAX_IMAGE_PIXELS or np.inf):
+                image.draft(None, (round(GAP * side), round(GAP * side)))  # no side becomes shorter than that
+                return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception:  # Pillow's decoders raise nearly every kind on a damaged file
+        pass  # open_picture says what is wrong with it
+    return open_picture(path)
 
 
 def fitted(image: Image.Image, side: int = SIDE) -> Image.Image:
@@ -25,7 +49,7 @@ def fitted(image: Image.Image, side: int = SIDE) -> Image.Image:
         width, height = image.size
     scale = side / shorter
     size = (max(side, round(width * scale)), max(side, round(height * scale)))
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=GAP)
 
 
 def crops(image: Image.Image, count: int, side: int = SIDE) -> np.ndarray:

@@ -20,7 +20,8 @@ from atelier.detector.views import CONDITIONS
 from atelier.images import open_picture, write_atomically
 from atelier.progress import progress_bar
 
-BATCH = 16
+BATCH = 8
+STEP = 4 * BATCH  # pictures in memory
 WORST = 20
 
 
@@ -79,11 +80,12 @@ def _judged(judge: Detector, pictures: Sequence[Labelled]) -> tuple[dict[str, np
     seconds = 0.0
     judge.probabilities([Image.new("RGB", (224, 224))] * BATCH)  # the first batch compiles
     with progress_bar(total=len(pictures), desc="judging", unit="picture") as bar:
-        for start in range(0, len(pictures), BATCH):
+        for start in range(0, len(pictures), STEP):
             began = time.perf_counter()
-            images = [open_picture(picture.path) for picture in pictures[start : start + BATCH]]
-            found["plain"].append(judge.probabilities(images, BATCH))
+            paths = [picture.path for picture in pictures[start : start + STEP]]
+            found["plain"].append(judge.probabilities(paths, BATCH))
             seconds += time.perf_counter() - began
+            images = [open_picture(path) for path in paths]
             for condition, change in CONDITIONS.items():
                 if condition != "plain":
                     found[condition].append(judge.probabilities([change(image) for image in images], BATCH))

@@ -42,7 +42,7 @@ class Batcher:
         max_batch: items in a batch; a larger job is a batch of its own.
         max_waiting: items that may wait.
         window: seconds that the first job of a batch waits for others.
-        watch: is told (kind, items, seconds) of every batch.
+        watch: is told (kind, items, seconds) of every batch that was computed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Batcher:
         max_batch: int = 32,
         max_waiting: int = 256,
         window: float = 0.01,
-        watch: Callable[[str, int, float], None] = lambda *_: None,
+        watch: Callable[[str, list, float], None] = lambda *_: None,
     ):
         self._work, self._prepare, self._watch = work, prepare, watch
         self._max_batch, self._max_waiting, self._window = max_batch, max_waiting, window
@@ -187,7 +187,7 @@ class Batcher:
                 log.exception("a %s job failed", batch[0].kind)
                 batch[0].future.set_exception(error)
             return
-        self._watch(batch[0].kind, len(items), time.monotonic() - began)
+        self._watch(batch[0].kind, items, time.monotonic() - began)
         for job in batch:
             job.future.set_result(results[: len(job.items)])
             results = results[len(job.items) :]

@@ -33,10 +33,11 @@ class Metrics:
         self.ready = Gauge("ready", "1 when the models are warm, else 0.", **common)
         self.artworks = Gauge("artworks", "Artworks in the store.", **common)
 
-    def watch_batch(self, kind: str, count: int, seconds: float) -> None:
-        """Note a batch of the models."""
-        self.pictures.labels(kind).inc(count)
-        self.batch_pictures.labels(kind).observe(count)
+    def watch_batch(self, kind: str, pictures: dict[str, int], seconds: float) -> None:
+        """Note a batch of the models, and how many pictures of which kind were in it."""
+        for each, count in pictures.items():
+            self.pictures.labels(each).inc(count)
+        self.batch_pictures.labels(kind).observe(sum(pictures.values()))
         self.batch_seconds.labels(kind).observe(seconds)
 
 

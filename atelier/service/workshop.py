@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,14 @@ from atelier.service.uploads import read_upload
 from atelier.studio import Studio
 
 log = logging.getLogger("atelier.service")
+
+
+class _Wish(NamedTuple):
+    """An artwork to make."""
+
+    seed: int | str
+    style: str | None
+    caption_style: str | None
 
 
 class Workshop:
@@ -47,7 +55,7 @@ class Workshop:
         self._decoding = asyncio.Semaphore(2)  # a picture of 50 million pixels takes 150 MB
         self._batch_seconds = 1.0
         self.batcher = Batcher(
-            {"artworks": self._make, "captions": self._caption, "detections": self._detect},
+            {"captioned": self._make_and_caption, "detections": self._detect},
             prepare=self._warm_up,
             threads=settings.model_threads,
             max_batch=settings.max_batch,
@@ -89,7 +97,7 @@ class Workshop:
         Raises:
             Busy: no room, or no result in time.
         """
-        made = await self._wait("artworks", [(seed, style, caption_style) for seed in seeds])
+        made = await self._wait("captioned", [_Wish(seed, style, caption_style) for seed in seeds])
         if not with_picture:
             return [record for record, _ in made]
         return [record | {"image_base64": base64.b64encode(png).decode()} for record, png in made]
@@ -105,7 +113,7 @@ class Workshop:
             Busy: no room, no result in time, or the captioner fails.
         """
         picture = await self._read(data)
-        ((caption, confidence, error),) = await self._wait("captions", [picture])
+        ((caption, confidence, error),) = await self._wait("captioned", [picture])
         if error:
             raise Busy("the captioner fails at the moment", 30)
         return picture, {"caption": caption, "confidence": confidence}
@@ -159,22 +167,27 @@ class Workshop:
             log.warning("there will be no captions: %s", artworks[0].caption_error)
         self._studio = studio
 
-    def _make(self, wishes: list[tuple[int | str, str | None, str | None]]) -> list[tuple[dict[str, Any], bytes]]:
-        added, size = [], self.settings.max_batch
-        for start in range(0, len(wishes), size):  # one request may want more than a batch
-            seeds, styles, manners = map(list, zip(*wishes[start : start + size], strict=True))
-            added += self.store.add(self._studio.create(seeds, styles, caption_style=manners))
+    def _make_and_caption(self, items: list[_Wish | Image.Image]) -> list[tuple]:
+        """What `Store.add` says of each wish, and `Studio.captions` of each upload."""
+        results, size = [], self.settings.max_batch
+        for start in range(0, len(items), size):  # one request may want more than a batch
+            results += self._batch(items[start : start + size])
+        return results
+
+    def _batch(self, items: list[_Wish | Image.Image]) -> list[tuple]:
+        wishes = [item for item in items if isinstance(item, _Wish)]
+        pictures = [np.asarray(item) for item in items if not isinstance(item, _Wish)]
+        seeds, styles, manners = ([getattr(wish, name) for wish in wishes] for name in _Wish._fields)
+        artworks, described = self._studio.create_beside(pictures, seeds, styles, caption_style=manners)
+        added = self.store.add(artworks) if artworks else []
         for record, _ in added:
             if reason := record.get("caption_error"):
                 log.warning("no caption for %s: %s", record["id"], reason)
-        return added
-
-    def _caption(self, pictures: list[Image.Image]) -> list[tuple[str | None, float | None, str | None]]:
-        described = self._studio.captions([np.asarray(picture) for picture in pictures])
         for _, _, reason in described:
             if reason:
                 log.warning("no caption for an upload: %s", reason)
-        return described
+        made, said = iter(added), iter(described)
+        return [next(made if isinstance(item, _Wish) else said) for item in items]
 
     def _detect(self, pictures: list[Image.Image]) -> list[Verdict | None]:
         try:
@@ -186,7 +199,9 @@ class Workshop:
             log.exception("no detection")
             return [None] * len(pictures)
 
-    def _watch(self, kind: str, count: int, seconds: float) -> None:
+    def _watch(self, kind: str, items: list, seconds: float) -> None:
         self._batch_seconds = seconds
         with contextlib.suppress(Exception):  # a metric must never cost a picture
-            self.metrics.watch_batch(kind, count, seconds)
+            wishes = sum(isinstance(item, _Wish) for item in items)
+            uploads = "detections" if kind == "detections" else "captions"
+            self.metrics.watch_batch(kind, {"artworks": wishes, uploads: len(items) - wishes}, seconds)

@@ -34,6 +34,23 @@ def test_pictures_of_all_kinds_get_a_verdict(detector):
     assert detector.detect([]) == []
 
 
+def test_files_get_the_verdicts_of_their_pictures(detector, two_classes):
+    """In order, over several batches; a file that cannot be read is named, and the next call works."""
+    paths = [picture.path for picture in find_labelled(two_classes)][:5]
+    expected = [detector.probabilities([open_picture(path)])[0] for path in paths]
+    assert detector.probabilities([*paths, str(paths[0])], batch_size=2) == pytest.approx([*expected, expected[0]])
+    with pytest.raises(ValueError, match="missing"):
+        detector.probabilities([*paths, two_classes / "missing.jpg"], batch_size=2)
+    assert detector.probabilities(paths[:1]) == pytest.approx(expected[:1])
+
+
+def test_the_same_unread_picture_may_come_twice(detector, two_classes):
+    path = find_labelled(two_classes)[0].path
+    image = Image.open(path)
+    assert len(set(detector.probabilities([image] * 5, batch_size=2))) == 1
+    assert image.size == Image.open(path).size
+
+
 def test_the_band_of_uncertainty():
     low, high = UNCERTAIN
     told = [Verdict(each).verdict for each in (0, low, (low + high) / 2, high, 1)]

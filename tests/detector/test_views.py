@@ -5,12 +5,14 @@ import pytest
 from PIL import Image
 
 from atelier.detector.views import (
+    GAP,
     LONGEST,
     SIDE,
     Augmentation,
     crops,
     fitted,
     jpeg_again,
+    opened,
     random_view,
     smaller_and_back,
 )
@@ -26,6 +28,34 @@ def test_any_picture_is_brought_to_one_scale(size):
 
 def test_proportions_are_kept():
     assert fitted(Image.new("RGB", (300, 200))).size == (336, 224)
+
+
+def test_large_jpegs_are_decoded_no_larger_than_needed(tmp_path):
+    image = draw(False, 0, (1024, 768))
+    path = tmp_path / "large.jpg"
+    image.save(path, quality=90)
+    found = opened(path)
+    assert found.mode == "RGB" and found.size == (512, 384) and min(found.size) >= GAP * SIDE
+    whole = np.asarray(fitted(Image.open(path)), np.float64)
+    assert np.abs(np.asarray(fitted(found), np.float64) - whole).mean() < 3
+    assert opened(path, side=512).size == (1024, 768)
+
+
+def test_other_files_are_opened_as_everywhere(tmp_path):
+    """Turned pictures the right way up, transparent ones on white, damaged ones by name."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    draw(True, 1, (900, 1200)).save(tmp_path / "turned.jpg", exif=turned)
+    Image.new("RGBA", (900, 900), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("CMYK", (900, 1800), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
+    assert opened(tmp_path / "turned.jpg").size == (600, 450)
+    assert opened(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    assert opened(tmp_path / "print.jpg").mode == "RGB"
+    whole = (tmp_path / "turned.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    for name in ("half.jpg", "missing.jpg"):
+        with pytest.raises(ValueError, match=name):
+            opened(tmp_path / name)
 
 
 def test_crops_lie_along_the_longer_side():

@@ -28,10 +28,10 @@ class Gate:
         self._studio, self.open, self.batches = studio, threading.Event(), []
         self.open.set()
 
-    def create(self, seeds, styles, **how):
+    def create_beside(self, pictures, seeds, styles, **how):
         self.batches.append(list(seeds))
         assert self.open.wait(30)
-        return self._studio.create(seeds, styles, **how)
+        return self._studio.create_beside(pictures, seeds, styles, **how)
 
     def __getattr__(self, name):
         return getattr(self._studio, name)

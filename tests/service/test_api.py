@@ -270,6 +270,22 @@ def test_requests_that_come_together_are_painted_together(open_client, gate, set
     assert len(gate.batches) <= 3 and sorted(seed for batch in gate.batches for seed in batch) == list(range(9))
 
 
+def test_uploads_and_artworks_share_a_batch(open_client, studio, settings):
+    # A batch of fewer than two would wait longer for others than requests wait for an answer.
+    client = open_client(studio, replace(settings, batch_window=60.0, max_batch=2, model_threads=1, work_seconds=20))
+    with ThreadPoolExecutor() as threads:
+        made = threads.submit(client.post, "/v1/artworks", json={"seed": 7, "style": "engraving"})
+        said = threads.submit(client.post, "/v1/captions", files={"picture": ("a.png", png())})
+    (expected,) = studio.create([7], "engraving")
+    (record,) = made.result().json()["artworks"]
+    assert record["caption"] == expected.caption != said.result().json()["caption"]
+    assert said.result().json()["caption"].startswith("a picture of brightness")
+    text = client.get("/metrics").text
+    for line in ('pictures_total{kind="artworks"} 1.0', 'pictures_total{kind="captions"} 1.0'):
+        assert f"atelier_{line}" in text
+    assert 'atelier_batch_pictures_count{kind="captioned"} 1.0' in text
+
+
 def test_a_full_queue_is_503_and_when_to_come_again(open_client, gate, tmp_path):
     client = open_client(gate, Settings(data=tmp_path / "data", max_waiting=4, work_seconds=20, model_threads=1))
     gate.open.clear()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from atelier.service import Settings
+from tests.conftest import REPOSITORY
 from tests.service.conftest import wait_until
 
 
@@ -42,6 +43,28 @@ def start(project, tmp_path):
     for process in processes:
         process.kill()
         process.wait()
+
+
+WATCHED = """
+import os, sys
+from pathlib import Path
+from atelier.service import server
+def watch(*_):
+    print(os.environ["TF_NUM_INTRAOP_THREADS"], "tensorflow" in sys.modules)
+    raise SystemExit
+server.Studio.open = watch
+server.serve(Path("config.yaml"))
+"""
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, "1"), ("3", "3")])
+def test_every_thread_of_the_models_computes_by_itself_unless_it_is_told_otherwise(project, asked, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
+    environment |= {"PYTHONPATH": str(REPOSITORY), **({"TF_NUM_INTRAOP_THREADS": asked} if asked else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED], cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [expected, "False"]  # TensorFlow reads it when it is imported, which is later
 
 
 def test_after_kill_9_every_artwork_that_was_acknowledged_is_served_byte_for_byte(start, tmp_path):
