@@ -2,7 +2,9 @@
 
 Precision and recall of as many generated as real pictures, both shrunk to each size and enlarged again, so that only
 what shows at that size counts; and the same of other real pictures, which is as good as can be. What is missing at
-the full size and not at half of it is missing in the detail. JSON lines on standard output.
+the full size and not at half of it is missing in the detail. `blurred` tells what detail is worth by itself: the other
+real pictures shrunk, the first ones not. `spread` is the features' total variance, in parts of the real pictures'.
+JSON lines on standard output.
 """
 
 from __future__ import annotations
@@ -50,16 +52,27 @@ def main() -> None:
         "others": images[others],
         "generated": painter.paint(latents, [STYLES[style] for style in styles[real]]),
     }
+    sharp = None
     for size in options.sizes or [painter.size, painter.size // 2, painter.size // 4]:
         seen = {
             kind: network.features(resized(resized(pictures, size), painter.size), f"{kind}, {size} px")
             for kind, pictures in kinds.items()
         }
+        if size == painter.size:
+            sharp = seen["real"]
         row = {"size": size, "network": network.name, "count": options.count}
         for kind in ("generated", "others"):
-            precision, recall = precision_recall(seen["real"], seen[kind])
-            row[kind] = {"precision": round(precision, 3), "recall": round(recall, 3)}
+            row[kind] = figures(seen["real"], seen[kind])
+        if sharp is not None and size != painter.size:
+            row["blurred"] = figures(sharp, seen["others"])
         print(json.dumps(row), flush=True)
+
+
+def figures(real: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """What `other` pictures' features are worth beside real ones', each (N, D)."""
+    precision, recall = precision_recall(real, other)
+    spread = other.var(axis=0).sum() / real.var(axis=0).sum()
+    return {"precision": round(precision, 3), "recall": round(recall, 3), "spread": round(float(spread), 3)}
 
 
 if __name__ == "__main__":
