@@ -39,7 +39,6 @@ class Recipe(Settings):
     beta_1: float = 0.5
     augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
-    ramp: int = 0  # steps in which the learning rate rises to its height, where training goes on with a new optimizer
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
     seed: int = 0
@@ -70,7 +69,6 @@ class Recipe(Settings):
         ends = {
             "crowd": math.inf,
             "gradient_penalty": math.inf,
-            "ramp": math.inf,
             "warm_up": math.inf,
             "ema_decay": 1,
             "beta_1": 1,

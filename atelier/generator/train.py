@@ -200,10 +200,7 @@ def _compile(gan: GAN, recipe: Recipe) -> None:
     """A fresh optimizer, for what is trainable now."""
     # XLA is slower than oneDNN's kernels for these convolutions on a CPU, so TensorFlow goes without it.
     jit = "auto" if keras.backend.backend() == "jax" else False
-    rate = recipe.learning_rate
-    if recipe.ramp:  # Adam's first steps are the largest that there are, since it knows no usual slope yet
-        rate = keras.optimizers.schedules.PolynomialDecay(0.0, recipe.ramp, end_learning_rate=rate)
-    optimizer = TwoRateAdam(rate, recipe.beta_1)
+    optimizer = TwoRateAdam(recipe.learning_rate, recipe.beta_1)
     learners = {id(weight) for judge in gan.judges for weight in judge.trainable_variables}
     optimizer.scales = [recipe.judge_rate if id(weight) in learners else 1.0 for weight in gan.trainable_variables]
     gan.compile(optimizer=optimizer, jit_compile=jit)

@@ -558,18 +558,6 @@ def some_batch():
     }
 
 
-def test_the_learning_rate_may_rise_and_goes_on_rising_after_a_stop(tmp_path, run):
-    recipe = replace(RECIPE, ramp=4)
-    gan, rates = build_gan(recipe), []
-    for _ in range(6):
-        rates.append(float(gan.optimizer.learning_rate))
-        gan.train_on_batch(some_batch())
-    assert rates == pytest.approx([share * recipe.learning_rate for share in (0, 0.25, 0.5, 0.75, 1, 1)])
-    again = build_gan(recipe)
-    load_state(run(3, tmp_path / "run", recipe=recipe) / "checkpoint.npz", again)
-    assert float(again.optimizer.learning_rate) == pytest.approx(0.75 * recipe.learning_rate)
-
-
 def test_the_judges_may_learn_at_another_rate():
     """Adam's first step is the learning rate, whatever the gradient: so each network's steps show its own."""
     gan = build_gan(Recipe(resolution=16, width=4, discriminator_width=4, latent_dim=8, judge_rate=3.0, augment=()))
