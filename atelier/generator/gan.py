@@ -34,6 +34,7 @@ class GAN(keras.Model):
     Attributes:
         average: the generator with exponentially averaged weights (EMA), batch-norm statistics included:
             smoother pictures than the last step's (Yazici et al., "The unusual effectiveness of averaging", 2019).
+        trained: whether the generator was a trained one at step 0, so that its average is worth keeping.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class GAN(keras.Model):
         self.average = average
         self.average.trainable = False
         self.average.set_weights(self.generator.get_weights())  # a fresh network starts from other random numbers
-        self.gradient_penalty, self.ema_decay = gradient_penalty, ema_decay
+        self.gradient_penalty, self.ema_decay, self.trained = gradient_penalty, ema_decay, False
         self.noise = keras.random.SeedGenerator(seed + 1)
         self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int32", trainable=False)
         names = ["g_loss", "d_loss", "d_real", "d_fake", *(["crowd"] if crowd else [])]
@@ -121,7 +122,7 @@ class GAN(keras.Model):
 
     def _update_average(self):
         """Move the average a little towards the generator as it was before this step."""
-        move_average(self.average, self.generator, self.ema_decay, self.steps)
+        move_average(self.average, self.generator, self.ema_decay, None if self.trained else self.steps)
         self.steps.assign(self.steps.value + 1)
 
 
@@ -143,10 +144,16 @@ def play(judge, loss: Loss, real, fake, style):
     return g_loss, d_loss, _share(real_logits > 0), _share(fake_logits < 0)
 
 
-def move_average(average: keras.Model, network: keras.Model, decay: float, steps: keras.Variable) -> None:
-    """Move a network's averaged twin a little towards it; at first by more, to forget the random start quickly."""
-    step = ops.cast(steps.value, "float32")
-    decay = ops.minimum(decay, (1.0 + step) / (10.0 + step))
+def move_average(average: keras.Model, network: keras.Model, decay: float, steps: keras.Variable | None = None) -> None:
+    """Move a network's averaged twin a little towards it.
+
+    Args:
+        steps: taken since a random start, which is to be forgotten quickly: at first the average moves by more. `None`
+            where the start was trained and is worth keeping.
+    """
+    if steps is not None:
+        step = ops.cast(steps.value, "float32")
+        decay = ops.minimum(decay, (1.0 + step) / (10.0 + step))
     for mean, weight in zip(average.weights, network.weights, strict=True):
         mean.assign(mean.value * decay + (1.0 - decay) * weight.value)
 

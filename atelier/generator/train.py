@@ -25,6 +25,7 @@ from atelier.generator.networks import (
     build_discriminator,
     build_generator,
     build_patch_discriminator,
+    copy_weights,
     grow,
 )
 from atelier.generator.recipe import Recipe
@@ -94,7 +95,8 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     with _setting(recipe, devices):
         gan = build_gan(recipe, *(() if resume else (start, judges)))
-        kept = load_state(checkpoint, gan) if resume else {"step": 0, "best_kid": math.inf}
+        kept = load_state(checkpoint, gan) if resume else {"step": 0, "best_kid": math.inf, "trained": bool(start)}
+        gan.trained = bool(kept.get("trained", False))
         if not resume:
             _clear(out)
         if start and not resume and recipe.warm_up:
@@ -140,12 +142,12 @@ def _setting(recipe: Recipe, devices: int):
         keras.distribution.set_distribution(distribution)
 
 
-def build_recipe_generator(recipe: Recipe) -> keras.Model:
-    """A fresh generator of the recipe's kind."""
+def build_recipe_generator(recipe: Recipe, **options) -> keras.Model:
+    """A fresh generator of the recipe's kind; `options` are `build_generator`'s."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
     extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain", "residual")}
-    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras)
+    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, **options)
 
 
 def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Path | None = None) -> GAN:
@@ -265,7 +267,8 @@ class _Keeper:
             row = {"step": step, "pictures": step * self.recipe.batch_size, **logs, **figures}
             append_row(self.out / "history.csv", row)
             self.log.write(figures, step)
-            save_state(self.out / "checkpoint.npz", self.gan, step=step, best_kid=self.best_kid)
+            about = {"step": step, "best_kid": self.best_kid, "trained": self.gan.trained}
+            save_state(self.out / "checkpoint.npz", self.gan, **about)
         except OSError as error:
             raise TrainingError(f"cannot write to {self.out}: {error}; the last checkpoint is kept") from error
         self.gan.reset_metrics()  # the next row of the log is the mean since this one
@@ -311,12 +314,18 @@ def load_judges(gan: GAN, path: str | Path) -> None:
 
 
 def save_generator(network: keras.Model, recipe: Recipe, path: Path) -> None:
-    """Save a generator's weights as a float32, uncompiled .h5 model that loads without this package."""
-    policy = keras.config.dtype_policy()
+    """Save a generator's weights as a float32, uncompiled .h5 model that loads without this package, and paints fast.
+
+    Its doublings are transposed convolutions (see `build_generator`); `grow` trains it on.
+    """
+    policy, plain_dcgan = keras.config.dtype_policy(), recipe.generator == "dcgan"
     keras.config.set_dtype_policy("float32")
     try:
-        plain = build_recipe_generator(recipe)
+        plain = build_recipe_generator(recipe, **({} if plain_dcgan else {"transposed": True}))
     finally:
         keras.config.set_dtype_policy(policy)
-    plain.set_weights(network.get_weights())
+    if plain_dcgan:
+        plain.set_weights(network.get_weights())
+    else:
+        copy_weights(network, plain)
     save_model(plain, path)

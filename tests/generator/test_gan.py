@@ -133,12 +133,15 @@ def test_the_frozen_eye_stays_as_it_is():
     assert any(not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads.trainable_variables, strict=True))
 
 
-def test_the_average_follows_its_formula():
-    """Towards the weights before each step (and the batch-norm statistics after it), at a rate that ramps up."""
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_average_follows_its_formula(trained):
+    """Towards the weights before each step (and the batch-norm statistics after it), at a rate that ramps up, unless
+    the start was a trained one."""
     gan = small_gan(ema_decay=0.2)
+    gan.trained = trained
     assert gan.average.count_params() == gan.generator.count_params()
     np.testing.assert_array_equal(gan.average.get_weights()[0], gan.generator.get_weights()[0])
-    trained = {variable.path for variable in gan.generator.trainable_variables}
+    learning = {variable.path for variable in gan.generator.trainable_variables}
     expected = [value.astype(np.float64) for value in gan.average.get_weights()]
     random = np.random.default_rng(0)
     for step in range(6):
@@ -146,9 +149,9 @@ def test_the_average_follows_its_formula():
             variable.assign(random.normal(0, 0.1, variable.shape))
         before = gan.generator.get_weights()
         gan.train_on_batch(a_batch(step))
-        decay = min(0.2, (1 + step) / (10 + step))
+        decay = 0.2 if trained else min(0.2, (1 + step) / (10 + step))
         for index, variable in enumerate(gan.generator.weights):
-            seen = before[index] if variable.path in trained else variable.numpy()
+            seen = before[index] if variable.path in learning else variable.numpy()
             expected[index] = decay * expected[index] + (1 - decay) * seen
     for value, wanted in zip(gan.average.get_weights(), expected, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-6)

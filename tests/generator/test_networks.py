@@ -11,6 +11,7 @@ from atelier.generator.networks import (
     build_discriminator,
     build_generator,
     build_patch_discriminator,
+    copy_weights,
     grow,
 )
 from atelier.seeds import STYLES
@@ -131,6 +132,24 @@ def test_grain_is_noise_of_its_own_for_every_latent_and_place():
 
 
 # --- growing
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"grain": True, "residual": True, "fine_width": 12}, {"excitation": True, "subpixel": True}]
+)
+def test_a_transposed_twin_paints_the_same_pictures_and_trains_on(options):
+    trained = scattered(build_generator(32, latent_dim=8, width=4, **options))
+    twin = scattered(build_generator(32, latent_dim=8, width=4, transposed=True, **options))
+    copy_weights(trained, twin)
+    assert twin.get_layer("up_16").kernel.shape[:2] == (4, 4)
+    inputs = [latents(5), every_style()]
+    np.testing.assert_allclose(before_tanh(twin, inputs), before_tanh(trained, inputs), rtol=1e-4, atol=1e-3)
+    back = scattered(build_generator(32, latent_dim=8, width=4, **options))
+    copy_weights(twin, back)
+    grown = grow(scattered(build_generator(32, latent_dim=8, width=4, **options)), twin)
+    for one, two, wanted in zip(back.get_weights(), grown.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_allclose(one, wanted, atol=1e-6)
+        np.testing.assert_allclose(two, wanted, atol=1e-6)
 
 
 def before_tanh(generator: keras.Model, inputs) -> np.ndarray:
