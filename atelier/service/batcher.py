@@ -5,6 +5,7 @@ Knows nothing of pictures or HTTP.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import threading
 import time
@@ -28,6 +29,8 @@ class Closed(Exception):
 class _Job:
     kind: str
     items: Sequence
+    due: float
+    """Of those that wait the one that is due first is begun first."""
     future: Future = field(default_factory=Future)
 
 
@@ -87,17 +90,20 @@ class Batcher:
         self._threads.append(thread)
         thread.start()
 
-    def submit(self, kind: str, items: Sequence) -> Future:
+    def submit(self, kind: str, items: Sequence, patience: float = 0.0) -> Future:
         """Have items computed; the future gives their results in order.
 
         Cancelling the future takes the job out of the queue if it has not begun.
+
+        Args:
+            patience: seconds; jobs that come by so much later, and have none, are begun before this one.
 
         Raises:
             Full: more than `max_waiting` items would wait.
             Closed: after `close`, or if `prepare` failed.
         """
         self.start()
-        job = _Job(kind, list(items))
+        job = _Job(kind, list(items), time.monotonic() + patience)
         with self._change:
             if self._closing or self.failure:
                 raise Closed
@@ -105,7 +111,7 @@ class Batcher:
                 self._forget_cancelled()
                 if self._waiting() + len(job.items) > self._max_waiting:
                     raise Full
-            self._jobs.append(job)
+            bisect.insort(self._jobs, job, key=lambda job: job.due)
             self._change.notify()
         return job.future
 
@@ -149,7 +155,7 @@ class Batcher:
                 if self._closing:
                     return []
                 self._change.wait()
-            kind = self._jobs[0].kind  # the oldest decides, so that neither kind starves
+            kind = self._jobs[0].kind  # what is due first decides, so that neither kind starves
             until = time.monotonic() + self._window
             while self._count(kind) < self._max_batch and not self._closing:
                 if (left := until - time.monotonic()) <= 0:

@@ -25,6 +25,10 @@ from atelier.studio import Studio
 
 log = logging.getLogger("atelier.service")
 
+PATIENCE = 0.1
+"""Seconds that an artwork waits longer than an upload where many wait: alone it takes longer, too, and whoever uploads
+a picture should not feel the crowd more than whoever has one painted."""
+
 
 class _Wish(NamedTuple):
     """An artwork to make."""
@@ -97,7 +101,8 @@ class Workshop:
         Raises:
             Busy: no room, or no result in time.
         """
-        made = await self._wait("captioned", [_Wish(seed, style, caption_style) for seed in seeds])
+        wishes = [_Wish(seed, style, caption_style) for seed in seeds]
+        made = await self._wait("captioned", wishes, PATIENCE)
         if not with_picture:
             return [record for record, _ in made]
         return [record | {"image_base64": base64.b64encode(png).decode()} for record, png in made]
@@ -138,9 +143,9 @@ class Workshop:
         async with self._decoding:
             return await asyncio.to_thread(read_upload, data, self.settings.max_pixels)
 
-    async def _wait(self, kind: str, items: list) -> list:
+    async def _wait(self, kind: str, items: list, patience: float = 0.0) -> list:
         try:
-            future = self.batcher.submit(kind, items)
+            future = self.batcher.submit(kind, items, patience)
         except Full:
             raise Busy("too many pictures are waiting; please try again", self._patience()) from None
         except Closed:

@@ -73,6 +73,17 @@ def test_kinds_are_computed_apart_the_oldest_first(make, batches):
     assert [job.result(5) for job in jobs] == [[-5], [10], [-5]]
 
 
+def test_a_patient_job_is_overtaken_but_not_for_ever(make, batches):
+    batcher, _ = blocked(make, window=0, max_batch=1)
+    patient = batcher.submit("double", [1], patience=0.2)
+    soon = batcher.submit("double", [2])
+    time.sleep(0.25)
+    late = batcher.submit("double", [3])
+    make.open.set()
+    assert [job.result(5) for job in (patient, soon, late)] == [[2], [4], [6]]
+    assert batches == [[0], [2], [1], [3]]
+
+
 def test_the_window_lets_others_in(make, batches):
     batcher = make(window=60, max_batch=2)
     one = batcher.submit("double", [1])
