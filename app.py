@@ -7,7 +7,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from atelier.service import Settings
 from atelier.service.server import serve
 
 if __name__ == "__main__":
@@ -17,7 +16,6 @@ if __name__ == "__main__":
         os.environ.setdefault("ATELIER_LISTING", "no")
         os.environ.setdefault("ATELIER_FRAME_ANCESTORS", "'self' https://huggingface.co https://*.hf.space")
         os.environ.setdefault("ATELIER_DATA", str(Path(tempfile.gettempdir()) / "atelier"))
-    Settings.from_environment()  # a bad setting is told before the models load
     serve(
         Path(__file__).resolve().parent / "config.yaml",
         os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space else "127.0.0.1"),

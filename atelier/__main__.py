@@ -133,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--beams", type=int, default=3, metavar="N", help="captioner: of its search (default 3)")
     evaluate.add_argument("--candidates", type=int, default=1, metavar="N", help="captioner: the best of so many")
     evaluate.add_argument("--out", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="figures and plots")
-    evaluate.add_argument("--count", type=int, default=1600, metavar="N", help="generated pictures (default 1600)")
+    evaluate.add_argument(
+        "--count", type=int, default=1600, metavar="N", help="generated pictures (default 1600; captioner: 500)"
+    )
     evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="chooses the real pictures (default 0)")
     evaluate.add_argument("--truncation", type=float, metavar="T", help="of the latents (default: none)")
     evaluate.add_argument("--features", type=Path, metavar="FILE", help="another feature network, a Keras file")
@@ -427,7 +429,7 @@ def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | 
         options.data,
         out,
         minutes=options.minutes,
-        stem_weights=options.stem or "imagenet",
+        stem_weights=options.stem or _mobilenet(),
         start=options.start,
         resume=options.resume,
         recipe=Recipe.of(options.set),
@@ -500,9 +502,10 @@ def _serve(options: argparse.Namespace) -> None:
         raise ValueError(f"--port is a number from 0 to 65535, not {options.port}")
     try:
         from atelier.service.server import serve
-    except ImportError as error:
+
+        serve(options.config, options.host, options.port, options.demo, options.data)
+    except ImportError as error:  # the page's packages are asked for inside
         raise ValueError(f"{error}: pip install -r extras/service.txt") from error
-    serve(options.config, options.host, options.port, options.demo, options.data)
 
 
 def _leave(code: int) -> None:

@@ -21,6 +21,11 @@ def import_keras() -> ModuleType:
     return sys.modules["keras"]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its type's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextlib.contextmanager
 def _silent_stderr():
     try:

@@ -80,7 +80,7 @@ def open_picture(path: str | Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise nearly every kind on a damaged file
         reason = str(error).replace(str(path), "it") or type(error).__name__
         if isinstance(error, FileNotFoundError):
@@ -88,16 +88,17 @@ def open_picture(path: str | Path) -> Image.Image:
         raise ValueError(f"{path} is not a readable picture: {reason}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB: transparent parts become white, 16-bit greys keep their tones."""
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel: convert() would cut off, not scale
         values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         deep = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
         top = 65535.0 if deep else max(values.max(), 1.0)
         image = Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:

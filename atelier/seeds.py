@@ -16,6 +16,16 @@ import numpy as np
 STYLES = ("drawings", "engraving", "iconography", "painting", "sculpture")
 """The five media, in the order of the generator's `style` input."""
 
+# How the captions name each medium (they begin with it: "an oil painting of ...").
+# The first word found decides, so "an ink drawing of a statue" is a drawing.
+MEDIUM_WORDS = {
+    "drawings": ("drawing", "sketch", "pastel", "watercolor", "watercolour", "charcoal", "illustration", "study"),
+    "engraving": ("engraving", "etching", "woodcut", "lithograph", "print", "linocut", "aquatint", "mezzotint"),
+    "iconography": ("icon", "fresco", "mosaic"),
+    "painting": ("painting", "oil", "portrait"),
+    "sculpture": ("sculpture", "statue", "statuette", "bust", "relief", "figurine", "carving"),
+}
+
 
 def fresh_seed() -> int:
     """A new seed from the operating system's entropy: an int in [0, 2**32)."""
@@ -106,3 +116,12 @@ def check_truncation(truncation: float) -> float:
 def style_from_seed(seed: int | str) -> str:
     """The style that a seed chooses when nobody else does: each of `STYLES` is equally likely."""
     return STYLES[int(_words(check_seed(seed), "style", 1)[0] % np.uint64(len(STYLES)))]
+
+
+def medium_in_words(caption: str) -> str | None:
+    """The medium (one of `STYLES`) that a caption names first, or `None`."""
+    for word in caption.lower().replace(",", " ").replace(".", " ").split():
+        for style, names in MEDIUM_WORDS.items():
+            if word in names or word.removesuffix("s") in names:
+                return style
+    return None

@@ -232,6 +232,8 @@ class Studio:
         self, images: Sequence[np.ndarray], styles: Sequence[str | None], manners: Sequence[str]
     ) -> list[dict[str, Any]]:
         """What an `Artwork` says of its caption, for each picture; where the captioner fails, why."""
+        if not len(images):
+            return []
         try:
             search = {"num_beams": self.num_beams, "candidates": self.caption_candidates}
             captions = self._captioner().caption(list(images), **search)

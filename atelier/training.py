@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import shutil
 import time
 import zipfile
 import zlib
@@ -67,6 +68,15 @@ def load_state(path: Path, model: keras.Model) -> dict[str, float]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(f"the checkpoint {path} cannot be read: {error}") from error
     return extra
+
+
+def clear_run(out: Path) -> None:
+    """Take away what an earlier run left, so that its rows and sheets do not pass for this one's."""
+    for name in ("history.csv", "checkpoint.npz"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "logs", ignore_errors=True)
+    for sheet in (out / "samples").glob("*.png"):
+        sheet.unlink()
 
 
 def save_model(network: keras.Model, path: Path) -> None:

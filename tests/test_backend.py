@@ -1,11 +1,11 @@
-"""Keras is imported in silence, and standard error is as it was afterwards, whatever happens."""
+"""Keras is imported in silence, standard error is as it was afterwards, and errors are told in one line."""
 
 import os
 import sys
 
 import pytest
 
-from atelier.backend import _silent_stderr, import_keras
+from atelier.backend import _silent_stderr, first_line, import_keras
 
 
 def test_keras_is_keras():
@@ -26,3 +26,11 @@ def test_a_program_without_standard_error_can_import(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with _silent_stderr():
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError("no such host"), "no such host"), (ValueError("\n one \ntwo"), "one "), (TimeoutError(), "TimeoutError")],
+)
+def test_an_error_is_told_in_one_line_even_without_a_text(error, line):
+    assert first_line(error) == line

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atelier import images
-from atelier.images import open_picture
+from atelier.images import open_picture, to_rgb
 from tests.conftest import draw_shape
 
 
@@ -172,6 +172,14 @@ def test_sixteen_bit_greys_keep_their_tones(opened):
 
 def test_a_dark_sixteen_bit_picture_stays_dark(opened):
     assert opened(Image.fromarray(np.full((4, 4), 200, np.uint16))).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "RGBa", "LA", "PA", "P", "1", "CMYK", "I", "F"])
+def test_a_picture_of_any_mode_becomes_rgb(mode):
+    picture = to_rgb(Image.new(mode, (3, 2)))
+    assert picture.mode == "RGB" and picture.size == (3, 2)
+    clear = mode in ("RGBA", "RGBa", "LA", "PA", "CMYK")  # of the last, no ink
+    assert picture.getpixel((0, 0)) == ((255,) * 3 if clear else (0, 0, 0))
 
 
 def test_floating_point_pictures_open_whatever_numbers_they_hold(opened):

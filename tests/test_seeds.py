@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.seeds import STYLES, check_seed, check_style, check_truncation, fresh_seed
+from atelier.seeds import STYLES, check_seed, check_style, check_truncation, fresh_seed, medium_in_words
 from atelier.seeds import latent_from_seed as latent
 from atelier.seeds import style_from_seed as style
 
@@ -133,3 +133,17 @@ def test_fresh_seeds_are_seeds_and_differ():
     seeds = [fresh_seed() for _ in range(20)]
     assert all(check_seed(seed) == seed < 2**32 for seed in seeds)
     assert len(set(seeds)) > 15
+
+
+@pytest.mark.parametrize(
+    ("caption", "medium"),
+    [
+        ("an ink drawing of a statue", "drawings"),
+        ("two etchings, framed", "engraving"),
+        ("a gold Icon.", "iconography"),
+        ("a photograph of a cat", None),
+        ("", None),
+    ],
+)
+def test_the_first_medium_in_a_caption_counts(caption, medium):
+    assert medium_in_words(caption) == medium

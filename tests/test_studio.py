@@ -77,6 +77,12 @@ def test_no_seeds_are_no_artworks(studio, tmp_path):
 # --- files
 
 
+def test_without_pictures_nobody_asks_for_the_captioner(painter):
+    asked = []
+    studio = Studio(painter, lambda: asked.append("the captioner"))
+    assert studio.create([]) == [] and studio.captions([]) == [] and not asked
+
+
 def test_a_file_holds_the_picture_and_says_what_made_it(studio, tmp_path):
     (artwork,) = studio.create(["sea"], "painting", tmp_path / "deep" / "folder")
     np.testing.assert_array_equal(np.asarray(open_picture(artwork.path)), artwork.image)

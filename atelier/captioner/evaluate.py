@@ -16,7 +16,8 @@ from atelier.captioner.preprocessing import Preprocessor
 from atelier.captioner.scores import cider, recall
 from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import CaptionTokenizer
-from atelier.dataset.source import Picture, medium_in_words
+from atelier.dataset.source import Picture
+from atelier.seeds import medium_in_words
 
 BATCH = 32
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from atelier.captioner.augment import random_view
-from atelier.dataset.clean import near_duplicate_groups
+from atelier.dataset.duplicates import close_pairs, groups_of
 from atelier.dataset.source import Picture, find_pictures
 from atelier.images import perceptual_hash
+from atelier.progress import progress_bar
 
 
 def find_examples(roots: Sequence[str | Path], held_out: float = 0.08) -> tuple[list[Picture], list[Picture]]:
@@ -37,8 +37,8 @@ def find_examples(roots: Sequence[str | Path], held_out: float = 0.08) -> tuple[
     if not pictures:
         raise FileNotFoundError(f"no captioned training pictures below {', '.join(map(str, roots))}")
     hashes = [perceptual_hash(open_rgb(picture.path)) for picture in pictures]
-    groups = near_duplicate_groups(hashes)
-    leaders = np.unique(groups, return_index=True)[1]  # the first picture of each group
+    pairs = np.stack(close_pairs(np.array(hashes, np.uint64)), axis=1)
+    leaders, groups = np.unique(groups_of(len(hashes), pairs), return_inverse=True)
     chosen = np.array([_uniform(hashes[leader]) < held_out for leader in leaders])[groups]
     train = [picture for picture, out in zip(pictures, chosen, strict=True) if not out]
     judge = [picture for picture, out in zip(pictures, chosen, strict=True) if out]
@@ -82,7 +82,7 @@ def view_features(
 def _view(path: Path, view: int, pictures, embed, batch: int) -> np.ndarray:
     if not path.exists():
         part, features = path.with_suffix(".part"), None
-        progress = tqdm(total=len(pictures), desc=f"features, view {view}", unit="picture", mininterval=2)
+        progress = progress_bar(total=len(pictures), desc=f"features, view {view}", unit="picture")
         for start in range(0, len(pictures), batch):
             images = []
             for index in range(start, min(start + batch, len(pictures))):

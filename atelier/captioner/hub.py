@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from atelier.backend import first_line
 from atelier.captioner.errors import CaptionerError
 
 CONFIG, TOKENIZER, PREPROCESSOR = "config.json", "tokenizer.json", "preprocessor_config.json"
@@ -46,7 +47,7 @@ def _download(name: str) -> Path:
         except EntryNotFoundError:
             hf_hub_download(name, WEIGHTS[1])
     except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CaptionerError(
             f"no captioner {name}: it is neither a folder nor in the hub's cache, and cannot be downloaded ({reason}). "
             f"Fetch it once with a connection: hf download {name}; or let config.yaml say captioner: captioner"

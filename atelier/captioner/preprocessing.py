@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from atelier.captioner.errors import CaptionerError
+from atelier.images import to_rgb
 
 # Mean and spread of the red, green and blue of CLIP's training pictures (Radford et al., 2021), which BLIP took over.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -81,10 +82,7 @@ class Preprocessor:
 def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
     """A PIL picture (any mode) or (H, W, 3) uint8 array as an RGB PIL picture; `ValueError` for anything else."""
     if isinstance(image, Image.Image):
-        if image.has_transparency_data:  # what is behind it is white, as on a page
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return to_rgb(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3:
         return Image.fromarray(image)
     found = f"{image.dtype} array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

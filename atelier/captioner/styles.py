@@ -19,6 +19,8 @@ from http.client import HTTPException
 import numpy as np
 from PIL import Image
 
+from atelier.seeds import medium_in_words
+
 SHARE = 0.12  # of the picture's area that a colour needs to be named
 LIGHT = {"dark": "in deep shade", "even": "in even light", "light": "in pale light"}
 MEDIA = {"drawings": "drawing", "iconography": "icon"}  # the others are called as their classes
@@ -35,8 +37,6 @@ def styled(caption: str, style: str, image: np.ndarray, medium: str | None = Non
     """
     if style == "plain":
         return caption
-    from atelier.dataset.source import medium_in_words  # plain captions need no word of the data sets
-
     head, subject = split_caption(caption)
     colours, light = palette(image), tone(image)
     if style == "poetic":
@@ -49,8 +49,6 @@ def styled(caption: str, style: str, image: np.ndarray, medium: str | None = Non
 
 def split_caption(caption: str) -> tuple[str, str]:
     """ "an engraving of a tower" -> ("an engraving", "a tower"); without a medium in front, ("", the caption)."""
-    from atelier.dataset.source import medium_in_words
-
     head, of, subject = caption.partition(" of ")
     if of and medium_in_words(head):
         return head, subject

@@ -10,11 +10,13 @@ several augmented views of each picture, and everything behind it is trained on 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +27,6 @@ import keras
 import numpy as np
 from keras import ops
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from atelier.captioner.augment import random_view
 from atelier.captioner.blip import Blip
@@ -38,6 +39,7 @@ from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
 from atelier.captioner.weights import from_pretrained, load_weights, save_pretrained, to_tensors
 from atelier.images import write_atomically
+from atelier.progress import progress_bar
 from atelier.recipes import Settings
 
 
@@ -184,7 +186,7 @@ def caption_loss(ids, logits, pad: int, smoothing: float = 0.0):
 def learning_rate(peak: float, progress: float, step: int, warmup: int) -> float:
     """A linear warm-up of some steps, and half a cosine down to a fiftieth over the phase's time."""
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
-    return peak * min(1.0, (step + 1) / warmup) * max(cosine, 0.02)
+    return peak * min(1.0, (step + 1) / max(warmup, 1)) * max(cosine, 0.02)
 
 
 def chances(media: Sequence[str | None]) -> np.ndarray:
@@ -290,10 +292,10 @@ class Run:
         recipe = self.recipe
         saved = judged = self.seconds
         shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
-        bar = tqdm(total=round(until), initial=round(self.seconds), desc="captioner", bar_format=shape, mininterval=1)
+        bar = progress_bar(total=round(until), initial=round(self.seconds), desc="captioner", bar_format=shape)
         while self.seconds < until:
             started = perf_counter()
-            if self.frozen and self.seconds > until * recipe.frozen_share:
+            if self.frozen and self.seconds >= until * recipe.frozen_share:
                 self.frozen, self.step = False, 0
                 self.teacher = self._teacher()
             begin, end = (0.0, recipe.frozen_share) if self.frozen else (recipe.frozen_share, 1.0)
@@ -345,7 +347,8 @@ class Run:
         """The ImageNet weights that a new model's stem starts from."""
         size = self.model.config.vision.image_size
         try:
-            known = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=(size, size, 3))
+            with contextlib.redirect_stdout(sys.stderr):  # Keras prints its downloads
+                known = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=(size, size, 3))
             self.model.vision_model.stem.set_weights(known.get_weights())
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
             raise FileNotFoundError(f"no MobileNetV2 weights from {weights}: {error}") from error

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from atelier.dataset.checks import THUMBNAIL
 from atelier.dataset.doubt import FOLDS, SAMPLE, DoubtError, PresentationJudge, Reducer, label_doubt
-from atelier.dataset.duplicates import connected, same_pictures
+from atelier.dataset.duplicates import groups_of, same_pictures
 from atelier.dataset.shards import DECIDED, read_table, shard_name, write_table
 from atelier.progress import progress_bar
 
@@ -89,7 +89,7 @@ class Rows:
 
 
 def drop_exact_duplicates(rows: Rows) -> None:
-    """Of pictures with the same pixels one stays."""
+    """Of files with the same bytes one stays."""
     kept = rows.kept()
     codes = rows.sha256.take(kept).combine_chunks().dictionary_encode().indices.to_numpy()
     for members in _groups(kept, codes):
@@ -109,7 +109,7 @@ def drop_near_duplicates(rows: Rows, examined: Sequence[Path]) -> list[dict]:
             nearest[item] = min(difference, nearest.get(item, np.inf))
     pairs = []
     places = {index: place for place, index in enumerate(kept.tolist())}
-    for members in _groups(kept, connected(len(kept), first, second)):
+    for members in _groups(kept, groups_of(len(kept), np.stack([first, second], axis=1))):
         best = rows.best(members)
         for member in members[members != best]:
             value = {"of": rows.source[int(best)].as_py(), "difference": round(nearest[places[int(member)]], 2)}

@@ -84,21 +84,22 @@ def _masks(count: int, max_distance: int) -> list[np.uint64]:
     return [np.uint64(sum(chosen)) for chosen in combinations(blocks, agreeing)]
 
 
-def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Groups of items that pairs join, directly or through others.
+def groups_of(count: int, pairs: np.ndarray) -> np.ndarray:
+    """(count,) int64: the smallest index that pairs lead to; near-duplicates share it, directly or through others.
 
-    Returns:
-        (count,) int64 group numbers 0, 1, 2, ... in the order in which the groups first appear.
+    Args:
+        count: items in all.
+        pairs: (P, 2) int64.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
-    groups = connected_components(graph, directed=False)[1]
-    _, leaders, numbers = np.unique(groups, return_index=True, return_inverse=True)
-    rank = np.empty(len(leaders), np.int64)
-    rank[np.argsort(leaders)] = np.arange(len(leaders))
-    return rank[numbers]
+    groups = np.arange(count)
+    while True:
+        lowest = groups.copy()
+        np.minimum.at(lowest, pairs[:, 0], groups[pairs[:, 1]])
+        np.minimum.at(lowest, pairs[:, 1], groups[pairs[:, 0]])
+        lowest = lowest[lowest]  # where the other end has got to: a long chain needs few rounds
+        if np.array_equal(lowest, groups):
+            return groups
+        groups = lowest
 
 
 def thumbnail_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
+from atelier.backend import first_line
+
 WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Processors that this process may use."""
 
@@ -57,7 +59,7 @@ def choose_runner(runner: str, address: str | None = None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         daft.set_runner_ray(noop_if_initialized=True)
     except Exception as error:
-        raise EngineError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+        raise EngineError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
 
 
 def map_shards(kind: type, arguments: Sequence, shards: Sequence[int], workers: int) -> Iterator[str]:

@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atelier.backend import import_keras
+from atelier.backend import first_line, import_keras
 from atelier.images import from_uint8
 
 SIZE = 224
 """Side in pixels at which the network looks."""
-
-DIM = 1280
-"""Length of a feature vector."""
 
 
 class FeatureError(ValueError):
@@ -51,8 +48,7 @@ class Features:
                 model.load_weights(str(path))
         except Exception as error:  # a failed download is a plain Exception in Keras, a wrong file is anything
             what = "cannot be downloaded" if path is None else f"are not in {path}"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise FeatureError(f"the ImageNet weights of MobileNetV2 {what}: {reason}") from error
+            raise FeatureError(f"the ImageNet weights of MobileNetV2 {what}: {first_line(error)}") from error
         last = model.get_layer("out_relu").output
         self._model = keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last))
         self._model.jit_compile = False  # XLA would compile for seconds, and again for the last, smaller batch

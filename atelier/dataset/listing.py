@@ -113,7 +113,8 @@ def _list_url(url: str) -> list[Entry]:
     try:
         paths = daft.from_glob_path(pattern).to_pydict()["path"]
     except Exception as error:  # the engine's own kinds, one for each store
-        raise SourceError(f"cannot list {url}: {str(error).strip().splitlines()[-1]}") from error
+        reason = str(error).strip().rpartition("\n")[2]  # its last line: the engine puts the cause behind its own words
+        raise SourceError(f"cannot list {url}: {reason or type(error).__name__}") from error
     base = url.split("*")[0].rstrip("/")
     relative = {path: path.removeprefix(base).lstrip("/") for path in paths}
     # A name that ends in "/" is no file: a store's mark of a folder, or a page that the engine cannot read a list from.

@@ -83,6 +83,7 @@ def load_images(pictures: Sequence[Picture], resolution: int, cache: Path | None
         part = kept.with_name(f".{os.getpid()}.{kept.name}")  # two runs may share the folder
         np.save(part, images)
         part.replace(kept)
+        return np.load(kept, mmap_mode="r")
     return images
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from atelier.captioner.styles import LanguageModel
 from atelier.config import Config
-from atelier.dataset.source import medium_in_words
+from atelier.seeds import medium_in_words
 
 AT_ONCE = 8
 """Questions that one worker has open at a time."""

@@ -77,7 +77,7 @@ by hash), "captioner" or null, with `rewriting.SOURCE` behind it where a languag
 
 
 def shard_name(number: int) -> str:
-    """`part-00007.parquet`: sorted by name is sorted by number, up to a billion shards."""
+    """`part-00007.parquet`: sorted by name is sorted by number, up to 100,000 shards."""
     return f"part-{number:05d}.parquet"
 
 

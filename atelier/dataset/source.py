@@ -6,19 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.seeds import STYLES
+from atelier.dataset.listing import SPLITS
+from atelier.seeds import STYLES, medium_in_words
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-
-# How the captions name each medium (they begin with it: "an oil painting of ...").
-# The first word found decides, so "an ink drawing of a statue" is a drawing.
-MEDIUM_WORDS = {
-    "drawings": ("drawing", "sketch", "pastel", "watercolor", "watercolour", "charcoal", "illustration", "study"),
-    "engraving": ("engraving", "etching", "woodcut", "lithograph", "print", "linocut", "aquatint", "mezzotint"),
-    "iconography": ("icon", "fresco", "mosaic"),
-    "painting": ("painting", "oil", "portrait"),
-    "sculpture": ("sculpture", "statue", "statuette", "bust", "relief", "figurine", "carving"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,21 +35,12 @@ class Picture:
         return self.label
 
 
-def medium_in_words(caption: str) -> str | None:
-    """The medium (one of `STYLES`) that a caption names first, or `None`."""
-    for word in caption.lower().replace(",", " ").replace(".", " ").split():
-        for style, names in MEDIUM_WORDS.items():
-            if word in names or word.removesuffix("s") in names:
-                return style
-    return None
-
-
 def find_pictures(*roots: str | Path) -> list[Picture]:
     """All pictures below the given folders, sorted by path.
 
     Two layouts are understood: class folders as in the Kaggle set
     (`.../training_set/engraving/00001.jpg`, also without the split folder), and a folder with a `captions.jsonl`
-    whose lines `{"file", "label", "caption", "flag"}` name the pictures. Where both are there they are joined.
+    whose lines `{"file", "label", "split", "caption", "flag"}` name the pictures. Where both are there they are joined.
 
     Raises:
         FileNotFoundError: a root is no folder, or holds no picture of any of the five media.
@@ -88,8 +70,9 @@ def _pictures_below(root: Path):
         about = next((captions[tail] for tail in tails if tail in captions), {})
         label = about.get("label") or (parts[-2] if len(parts) > 1 else None)
         if label in STYLES:
-            split = "validation" if "validation_set" in parts else "training"
-            yield Picture(path, label, split, about.get("caption"), about.get("flag"))
+            # As `listing` has it: what `prepare` holds back must never be trained on.
+            split = about.get("split") or next((SPLITS[part] for part in parts[:-1] if part in SPLITS), "training")
+            yield Picture(path, label, SPLITS.get(split, "training"), about.get("caption"), about.get("flag"))
 
 
 def _read_captions(path: Path) -> dict[str, dict]:

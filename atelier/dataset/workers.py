@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atelier.backend import first_line
 from atelier.dataset.checks import Examined, Limits, Rejection, examine, read_file
 from atelier.dataset.rewriting import SOURCE, Rewriter
 from atelier.dataset.shards import EXAMINED, PICTURES, read_rows, read_table, shard_name, write_rows
@@ -97,10 +98,10 @@ class Examiner:
 
 
 def fetch(url: str, limits: Limits) -> bytes:
-    """A URL's bytes, through the engine's own readers of object stores.
+    """A URL's bytes, through the engine's own readers of object stores; of a file that is too long, one too many.
 
     Raises:
-        Rejection: it cannot be read, or is too long.
+        Rejection: it cannot be read.
     """
     from atelier.dataset.engine import engine
 
@@ -108,7 +109,7 @@ def fetch(url: str, limits: Limits) -> bytes:
         with engine().File(url).open() as file:
             data = file.read(limits.max_bytes + 1)
     except Exception as error:  # the engine's own kinds, one for each store
-        raise Rejection("unreadable", str(error).strip().splitlines()[0]) from None
+        raise Rejection("unreadable", first_line(error)) from None
     return data
 
 

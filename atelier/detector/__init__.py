@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from atelier.backend import import_keras
+from atelier.backend import first_line, import_keras
 from atelier.detector.metrics import sigmoid
 from atelier.detector.views import SIDE, crops, opened
+from atelier.images import to_rgb
 
 if TYPE_CHECKING:
     import keras
@@ -78,7 +79,7 @@ class Detector:
         try:
             model = import_keras().models.load_model(path, compile=False)
         except Exception as error:  # h5py and Keras raise nearly every kind on a damaged file
-            raise DetectorError(f"{path} is damaged or no Keras model: {str(error).splitlines()[0]}") from error
+            raise DetectorError(f"{path} is damaged or no Keras model: {first_line(error)}") from error
         return cls(model)
 
     def probabilities(self, images: Sequence[Image.Image | np.ndarray | str | Path], batch_size: int = 8) -> np.ndarray:
@@ -119,4 +120,4 @@ def _crops_of(image: Image.Image | np.ndarray | str | Path) -> np.ndarray:
         image = opened(image)
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    return crops(image if image.mode == "RGB" else image.convert("RGB"), CROPS)
+    return crops(to_rgb(image), CROPS)

@@ -73,18 +73,6 @@ def near_duplicates(images: Sequence[Image.Image]) -> np.ndarray:
     return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
 
 
-def groups_of(count: int, pairs: np.ndarray) -> np.ndarray:
-    """(count,) int64: the smallest index that pairs lead to; near-duplicates share it, directly or through others."""
-    groups = np.arange(count)
-    while True:
-        lowest = groups.copy()
-        np.minimum.at(lowest, pairs[:, 0], groups[pairs[:, 1]])
-        np.minimum.at(lowest, pairs[:, 1], groups[pairs[:, 0]])
-        if np.array_equal(lowest, groups):
-            return groups
-        groups = lowest
-
-
 def grouped_folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """(N,) int64 fold numbers 0 ... count-1: equal shares of both classes, and no group in two folds.
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from atelier.backend import first_line
 from atelier.detector.style import StyleMachine, style_of
 from atelier.detector.views import SIDE
 
@@ -135,8 +136,7 @@ def _with_batch_norm(weights: str) -> keras.Model:
             )
     except Exception as error:  # a failed download is a plain Exception in Keras, a wrong file is anything
         what = "cannot be downloaded" if path is None else f"are not in {path}"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"the ImageNet weights of MobileNetV2 {what}: {reason}") from error
+        raise WeightsError(f"the ImageNet weights of MobileNetV2 {what}: {first_line(error)}") from error
 
 
 def build_baseline(dropout: float = 0.3, seed: int = 0, side: int = 96, width: int = 16) -> Network:

@@ -25,7 +25,8 @@ import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no window system, no state
 from PIL import Image
 
-from atelier.detector.data import find_labelled, grouped_folds, groups_of, labels_of, near_duplicates, open_labelled
+from atelier.dataset.duplicates import groups_of
+from atelier.detector.data import find_labelled, grouped_folds, labels_of, near_duplicates, open_labelled
 from atelier.detector.leaks import leak_baseline
 from atelier.detector.metrics import figures_of, log_loss, sigmoid, temperature_of
 from atelier.detector.networks import Network, build_network, with_style, with_temperature
@@ -114,10 +115,8 @@ def train(
     temperature = temperature_of(*_pooled(examples.labels, results))
     epochs = int(np.median([result["epochs"] for result in results]))
 
-    def log(row: dict) -> None:
-        append_row(out / "log.csv", {"fold": "all"} | row)
-
-    learner.fit(examples, np.arange(len(examples.labels)), np.empty(0, np.int64), epochs, log)
+    everything, nothing = np.arange(len(examples.labels)), np.empty(0, np.int64)
+    learner.fit(examples, everything, nothing, epochs, _logger(out / "log.csv", "all"))
     model = network.whole
     if recipe.style:
         model = with_style(network, StyleMachine.fit(examples.styles["plain"], examples.labels))
@@ -280,10 +279,7 @@ def train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learne
         parts = grouped_folds(examples.labels[learnt], examples.groups[learnt], count, seed)
         learnt, validation = learnt[parts != 0], learnt[parts == 0]
 
-    def log(row: dict) -> None:
-        append_row(out / "log.csv", {"fold": fold} | row)
-
-    epochs = learner.fit(examples, learnt, validation, recipe.epochs, log)
+    epochs = learner.fit(examples, learnt, validation, recipe.epochs, _logger(out / "log.csv", fold))
     logits = {name: judge(learner.model, maps, held_out) for name, maps in examples.judged.items()}
     if recipe.style:
         machine = StyleMachine.fit(examples.styles["plain"][learnt], examples.labels[learnt])
@@ -292,6 +288,14 @@ def train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learne
     part = out / f"fold-{fold}.part.npz"
     np.savez(part, pictures=held_out, epochs=epochs, **logits)
     part.replace(out / f"fold-{fold}.npz")
+
+
+def _logger(path: Path, fold: int | str) -> Callable[[dict], None]:
+    """What adds a fold's rows to the log, in which it has none: those of a run that was stopped are gone."""
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        write_atomically(path, "".join(line for line in lines if not line.startswith(f"{fold},")).encode())
+    return lambda row: append_row(path, {"fold": fold} | row)
 
 
 def _parts(results: list[dict]) -> dict[str, list[dict]]:

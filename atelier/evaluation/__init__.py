@@ -1,1 +1,1 @@
-"""How good a generator is, in figures: what is measured and why stands in docs/evaluation.md."""
+"""How good generator, captioner and detector are, in figures: what is measured and why stands in docs/evaluation.md."""

@@ -10,8 +10,8 @@ import numpy as np
 from atelier.captioner import Caption, Captioner, CaptionerError
 from atelier.captioner.examples import find_examples, open_rgb
 from atelier.captioner.scores import bleu, cider, recall, repeats, rouge_l
-from atelier.dataset.source import Picture, medium_in_words
-from atelier.seeds import STYLES
+from atelier.dataset.source import Picture
+from atelier.seeds import STYLES, medium_in_words
 
 
 def evaluate_captioner(
@@ -38,7 +38,7 @@ def evaluate_captioner(
         the figures by name, ready for JSON; docs/captioner.md says what each means.
 
     Raises:
-        FileNotFoundError: no captioned pictures below `data`, or no generator.
+        FileNotFoundError: no captioned pictures below `data`.
         CaptionerError, PainterError: a model cannot be loaded.
     """
     model = Captioner.load(captioner)

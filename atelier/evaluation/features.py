@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from atelier.backend import import_keras
+from atelier.backend import first_line, import_keras
 from atelier.images import from_uint8
 from atelier.progress import progress_bar
 
@@ -76,7 +78,7 @@ class FeatureNetwork:
         try:
             model = import_keras().models.load_model(path, compile=False)
         except Exception as error:  # h5py and Keras raise nearly every kind on a damaged file
-            raise NetworkError(f"{path} is damaged or no Keras model: {_first_line(error)}") from error
+            raise NetworkError(f"{path} is damaged or no Keras model: {first_line(error)}") from error
         return cls(model, "inception-2015-12-05, mixed_7" if path.name == INCEPTION else path.stem)
 
     @classmethod
@@ -104,7 +106,7 @@ class FeatureNetwork:
             try:
                 model = applications.MobileNetV2(weights=str(path))
             except Exception as error:
-                raise NetworkError(f"{path} holds no weights of MobileNetV2: {_first_line(error)}") from error
+                raise NetworkError(f"{path} holds no weights of MobileNetV2: {first_line(error)}") from error
         return cls(model, "MobileNetV2, ImageNet")
 
     def features(self, images: np.ndarray, desc: str | None = None) -> np.ndarray:
@@ -153,13 +155,10 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
 
 def _downloaded(build, name: str, advice: str) -> keras.Model:
     try:
-        return build()
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints its downloads
+            return build()
     except Exception as error:  # a failed download is a plain Exception in Keras
-        raise NetworkError(f"cannot download {name}'s ImageNet weights ({_first_line(error)}): {advice}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NetworkError(f"cannot download {name}'s ImageNet weights ({first_line(error)}): {advice}") from error
 
 
 def _shown(path: Path) -> str:

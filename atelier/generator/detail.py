@@ -33,6 +33,7 @@ from atelier.training import (
     TimeLimit,
     TrainingError,
     append_row,
+    clear_run,
     load_state,
     save_model,
     save_state,
@@ -267,7 +268,6 @@ def train_detail(
     resume = resume and checkpoint.exists()
     if resume and json.loads(settings.read_text()) != asdict(recipe):
         raise TrainingError(f"{out} holds a run with other settings: choose another folder")
-    write_atomically(settings, json.dumps(asdict(recipe), indent=1).encode())
     small, styles = training_pictures(data, recipe.size, out / "cache")
     large, _ = training_pictures(data, 2 * recipe.size, out / "cache")
 
@@ -284,7 +284,8 @@ def train_detail(
         if painter is not None:  # the checkpoint holds a painter, too; the one that was given now counts
             painter.set_weights(painted)
     if not resume:
-        (out / "history.csv").unlink(missing_ok=True)
+        clear_run(out)
+        write_atomically(settings, json.dumps(asdict(recipe), indent=1).encode())
     shown = next(pairs(small, large, styles, DetailRecipe(crop=recipe.crop, batch_size=12, seed=1)))[0]
 
     def keep(logs: dict[str, float]) -> None:

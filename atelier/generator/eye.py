@@ -8,11 +8,14 @@ it is Kumari et al., "Ensembling off-the-shelf models for GAN training" (2022).
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import keras
 from keras import layers, ops
 
+from atelier.backend import first_line
 from atelier.generator.networks import initializer
 from atelier.seeds import STYLES
 
@@ -44,12 +47,12 @@ def build_eye(
         raise ValueError(f"no weights of MobileNetV2 at {weights}")
     try:
         known = None if weights != "imagenet" else weights
-        network = keras.applications.MobileNetV2(include_top=False, weights=known, input_shape=(size, size, 3))
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints its downloads
+            network = keras.applications.MobileNetV2(include_top=False, weights=known, input_shape=(size, size, 3))
         if known is None:
             network.load_weights(str(weights))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"the weights of MobileNetV2 ({weights}) cannot be had: {reason}") from error
+        raise ValueError(f"the weights of MobileNetV2 ({weights}) cannot be had: {first_line(error)}") from error
     image = keras.Input((None, None, 3), name="image", dtype="float32")
     backbone = keras.Model(network.input, [network.get_layer(name).output for name in SCALES])
     maps = backbone(layers.Resizing(size, size, interpolation="bilinear", dtype="float32")(image), training=False)

@@ -18,7 +18,7 @@ class CrowdDistance(keras.layers.Layer):
     """The energy distance from a batch of generated pictures to the real ones of their media, for the generator.
 
     Args:
-        shapes: of the feature maps (h, w, channels), square and of a power of two. Each is averaged down to at most
+        shapes: of the feature maps (h, w, channels), square. Each is averaged down to at most
             4x4 places and at most `most` numbers; its differences count in parts of their usual size.
         length: how many of the latest pictures, real and generated, are kept to compare with.
     """
@@ -27,7 +27,7 @@ class CrowdDistance(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         self.length = length
         self.sides = [
-            max(side for side in (1, 2, 4) if side <= height and (side == 1 or side**2 * channels <= most))
+            max(side for side in (1, 2, 4) if height % side == 0 and (side == 1 or side**2 * channels <= most))
             for height, _, channels in shapes
         ]
         widths = [side**2 * channels for side, (_, _, channels) in zip(self.sides, shapes, strict=True)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atelier.backend import import_keras
+from atelier.backend import first_line, import_keras
 from atelier.images import to_uint8
 from atelier.seeds import STYLES
 
@@ -46,8 +46,7 @@ class Painter:
         try:
             model = keras.models.load_model(path, compile=False)
         except Exception as error:  # h5py and Keras raise nearly every kind on a damaged file
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise PainterError(f"{path} is damaged or no Keras model: {reason}") from error
+            raise PainterError(f"{path} is damaged or no Keras model: {first_line(error)}") from error
         if problem := _breach_of_contract(model):
             raise PainterError(f"{path} is not one of Atelier's generators: {problem}")
         # Keras would compile with XLA: seconds for every new batch size, to save nothing on a CPU.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -39,6 +38,7 @@ from atelier.training import (
     TimeLimit,
     TrainingError,
     append_row,
+    clear_run,
     load_state,
     save_model,
     save_state,
@@ -72,7 +72,7 @@ def train(
         judges: the judges.npz of the run that trained it: without the judges that it grew up with, a generator first
             forgets much of what it knows.
         measure: figures of the averaged generator for the log, such as `evaluation.quick.KidMeter`. If `"kid"` is
-            among them, generator.h5 is the one with the lowest so far; otherwise it is the latest.
+            among them, generator.h5 is the one with the lowest so far; while there has been none, it is the latest.
         devices: processors or GPUs that share each batch; more than one needs the JAX backend.
         clock: by whose seconds the minutes are counted (`time.process_time`: a fair race on a busy machine).
 
@@ -88,7 +88,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.npz"
     resume = resume and checkpoint.exists()
-    _keep_recipe(out / "recipe.json", recipe, resume)
+    if resume:
+        _keep_recipe(out / "recipe.json", recipe, resume)
 
     images, styles = training_pictures(data, recipe.resolution, out / "cache")
 
@@ -97,8 +98,9 @@ def train(
         gan = build_gan(recipe, *(() if resume else (start, judges)))
         kept = load_state(checkpoint, gan) if resume else {"step": 0, "best_kid": math.inf, "trained": bool(start)}
         gan.trained = bool(kept.get("trained", False))
-        if not resume:
-            _clear(out)
+        if not resume:  # only now: until here a mistake costs nobody an old run
+            clear_run(out)
+            _keep_recipe(out / "recipe.json", recipe, resume)
         if start and not resume and recipe.warm_up:
             _warm_up(gan, recipe, batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed + 1))
         log = EventLog(out / "logs", int(kept["step"]))
@@ -237,15 +239,6 @@ def _warm_up(gan: GAN, recipe: Recipe, feed) -> None:
     gan.steps.assign(0)
 
 
-def _clear(out: Path) -> None:
-    """Take away what an earlier run left, so that its rows and sheets do not pass for this one's."""
-    for name in ("history.csv", "checkpoint.npz"):
-        (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "logs", ignore_errors=True)
-    for sheet in (out / "samples").glob("*.png"):
-        sheet.unlink()
-
-
 class _Keeper:
     """Writes what a run leaves behind."""
 
@@ -259,8 +252,9 @@ class _Keeper:
         step = int(self.gan.steps.value)
         try:
             figures = self.measure(self.gan.average) if self.measure else {}
-            if "kid" not in figures or figures["kid"] < self.best_kid or not self.path.exists():
-                self.best_kid = figures.get("kid", math.inf)
+            kid = figures.get("kid", math.inf)
+            if kid < self.best_kid or math.isinf(self.best_kid) or not self.path.exists():
+                self.best_kid = kid
                 save_generator(self.gan.average, self.recipe, self.path)
                 save_judges(self.gan, self.out / "judges.npz")
             write_atomically(self.out / "samples" / f"{step:07d}.png", png_bytes(self.sheet()))

@@ -15,7 +15,7 @@
 | `limits` | how much and how long a request may be, and the security headers |
 | `problems` | errors as problem+json |
 | `metrics` | what Prometheus reads |
-| `demo` | the page in the browser |
+| `demo`, `pages` | the page in the browser |
 | `server` | `python -m atelier serve` |
 """
 

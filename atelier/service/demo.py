@@ -159,8 +159,8 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
         async for step in looked_at(data, DETECTION_INVITATION, workshop.detect, pages.detected_html):
             yield step
 
-    # The files that visitors upload for these tabs are the only ones Gradio keeps, for an hour.
-    with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
+    # The files that visitors upload for these tabs are the only ones Gradio keeps, for an hour at most.
+    with gr.Blocks(title="Atelier", analytics_enabled=False, delete_cache=(300, 3300)) as demo:
         mine = gr.BrowserState([], storage_key="atelier-shelf", secret="not secret: ids only")
         gr.HTML(
             '<div class="masthead"><h1>Atelier</h1><p>One seed in, one artwork out: a picture in a chosen medium, '

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from atelier.config import CAPTION_STYLES
 from atelier.seeds import STYLES
+from atelier.service.store import ID_PATTERN
 
 Style = Literal[STYLES]
 # What Python's str.strip() leaves over, in the words of a JSON schema: a visible character somewhere.
@@ -32,7 +33,7 @@ def _one_sentence(value: Any, handler) -> int | str:
 
 
 Seed = Annotated[SeedNumber | SeedText, WrapValidator(_one_sentence)]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{22}$", description="128 random bits.")]
+Id = Annotated[str, Field(pattern=ID_PATTERN, description="128 random bits.")]
 
 EXAMPLE_ID = "q3Zk1v8o5bTn0yWc2RfGaA"
 EXAMPLE = {

@@ -49,6 +49,8 @@ def read_upload(data: bytes, max_pixels: int) -> Image.Image:
         picture = open_picture(io.BytesIO(data))
     except TooManyPixels:
         raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"the picture has more than {max_pixels} pixels") from error
     except Exception as error:  # Pillow's readers raise nearly every kind on a damaged file
         raise NotAPicture(f"the file is no picture that can be read ({', '.join(FORMATS)})") from error
     picture.thumbnail((SIDE, SIDE))

@@ -147,17 +147,17 @@ class Workshop:
         try:
             future = self.batcher.submit(kind, items, patience)
         except Full:
-            raise Busy("too many pictures are waiting; please try again", self._patience()) from None
+            raise Busy("too many pictures are waiting; please try again", self._retry_after()) from None
         except Closed:
             raise Busy("the service is stopping, or its models could not be loaded", 30) from None
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.work_seconds)
         except TimeoutError:  # which cancels the job, too
-            raise Busy("the models were too busy; please try again", self._patience()) from None
+            raise Busy("the models were too busy; please try again", self._retry_after()) from None
         except Closed:
             raise Busy("the models could not be loaded", 30) from None
 
-    def _patience(self) -> float:
+    def _retry_after(self) -> float:
         """Seconds until about half of what waits is done."""
         return self.batcher.waiting / self.settings.max_batch * self._batch_seconds / 2
 

@@ -54,3 +54,12 @@ def test_offline_with_an_empty_cache_is_one_clear_line(offline):
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
     with pytest.raises(CaptionerError, match="no such folder"):
         locate(tmp_path / "nowhere")
+
+
+def test_an_error_without_a_text_is_told_by_its_kind(monkeypatch):
+    def failing(*_):
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", failing)
+    with pytest.raises(CaptionerError, match=r"cannot be downloaded \(TimeoutError\)"):
+        locate("owner/name")

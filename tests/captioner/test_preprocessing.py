@@ -37,6 +37,12 @@ def test_behind_a_transparent_picture_is_white():
     np.testing.assert_array_equal(Preprocessor(8)([clear]), Preprocessor(8)([Image.new("L", (20, 20), 255)]))
 
 
+def test_sixteen_bit_greys_keep_their_tones():
+    tones = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    found = Preprocessor(8)([Image.fromarray(tones)])[0] * CLIP_STD + CLIP_MEAN
+    np.testing.assert_allclose(found[..., 0], tones / 65535, atol=0.005)
+
+
 def test_arrays_are_pictures():
     array = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Preprocessor(8)([array]), Preprocessor(8)([Image.fromarray(array)]))

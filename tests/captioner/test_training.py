@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from atelier.captioner.evaluate import small_and_large_again
 from atelier.captioner.examples import find_examples, view_features
 from atelier.captioner.preprocessing import Preprocessor
 from atelier.captioner.tokenizer import train_tokenizer
-from atelier.captioner.train import Recipe, caption_loss, chances, contrastive_loss, learning_rate, train
+from atelier.captioner.train import Recipe, Run, caption_loss, chances, contrastive_loss, learning_rate, train
 from atelier.captioner.weights import load_weights, to_tensors
 from atelier.dataset.source import find_pictures
 from tests.captioner.conftest import CAPTIONS
@@ -177,6 +178,7 @@ def test_the_rate_rises_and_falls():
     assert np.argmax(rates) == 99
     assert np.all(np.diff(rates[100:]) <= 0)
     assert rates[-1] == pytest.approx(0.04)
+    assert learning_rate(2.0, 0.0, 0, 0) == 2.0  # no warm-up at all
 
 
 def test_rare_media_are_drawn_more_often_than_their_number():
@@ -236,6 +238,32 @@ def test_training_learns_and_an_interrupted_run_ends_alike(data, stem_weights, t
     weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
     for name, value in weights[0].items():
         np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+
+
+def test_a_run_may_tune_the_stem_from_the_first_step_and_without_warm_up(clock):
+    run = Run.__new__(Run)  # the clockwork alone: no model
+    run.recipe = dataclasses.replace(TINY, frozen_share=0.0, warmup=0)
+    run.seconds, run.step, run.frozen = 0.0, 0, True
+    run._teacher = lambda: SimpleNamespace(optimizer=SimpleNamespace())
+    run._learn = lambda: 0.0
+    run._judge = lambda loss: None
+    run._save_state = lambda: None
+    run.go_on(60 * STEP)
+    assert not run.frozen and run.step == 1
+    assert run.teacher.optimizer.learning_rate == run.recipe.tuning_rate
+
+
+def test_what_keras_prints_is_not_among_the_results(monkeypatch, capsys):
+    def download(**_):
+        print("Downloading data")
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", download)
+    model = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(image_size=32)))
+    with pytest.raises(FileNotFoundError, match="URL fetch failure"):
+        Run._load_stem(SimpleNamespace(model=model), "imagenet")
+    written = capsys.readouterr()
+    assert not written.out and "Downloading" in written.err
 
 
 @pytest.mark.slow

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageEnhance
 
-pytest.importorskip("scipy")
-
-from atelier.dataset.duplicates import close_pairs, connected, same_pictures, thumbnail_difference
+from atelier.dataset.duplicates import close_pairs, groups_of, same_pictures, thumbnail_difference
 from atelier.images import perceptual_hash
 from tests.dataset.hostile import paint
 
@@ -34,7 +32,7 @@ def test_many_copies_of_one_picture_are_one_group_without_all_their_pairs():
     hashes = np.full(5000, 12345, np.uint64)
     first, second = close_pairs(hashes)
     assert len(first) < 5000 * 300
-    assert connected(5000, first, second).max() == 0
+    assert groups_of(5000, np.stack([first, second], axis=1)).max() == 0
 
 
 def test_comparisons_grow_far_less_than_the_number_of_pairs(monkeypatch):
@@ -61,8 +59,20 @@ def test_a_distance_out_of_range_is_refused():
         close_pairs(np.zeros(2, np.uint64), 17)
 
 
-def test_groups_are_numbered_as_they_appear():
-    assert connected(6, np.array([4, 1]), np.array([5, 4])).tolist() == [0, 1, 2, 3, 1, 1]
+def test_groups_reach_through_others():
+    assert groups_of(5, np.array([[0, 3], [3, 4], [1, 2]])).tolist() == [0, 1, 1, 0, 0]
+    assert groups_of(6, np.array([[4, 5], [1, 4]])).tolist() == [0, 1, 2, 3, 1, 1]
+    assert groups_of(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 120), st.integers(0, 150))
+def test_the_groups_are_the_components_of_the_graph_of_pairs(seed, count, edges):
+    pairs = np.random.default_rng(seed).integers(0, count, (edges, 2))
+    labels = list(range(count))  # one pair at a time, by renaming all of a group
+    for one, other in pairs.tolist():
+        low, high = sorted((labels[one], labels[other]))
+        labels = [low if label == high else label for label in labels]
+    assert groups_of(count, pairs).tolist() == labels
 
 
 def test_a_paler_copy_is_the_same_picture_and_another_is_not():

@@ -7,6 +7,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,3 +147,27 @@ def test_a_web_servers_list_is_read_or_refused_in_one_clear_line(tmp_path, kind)
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_error_of_the_engine_without_a_text_is_told_by_its_kind(monkeypatch):
+    """Else a worker would die of it."""
+    pytest.importorskip("daft")
+    import daft
+
+    from atelier.dataset import engine
+    from atelier.dataset.checks import Limits, Rejection
+    from atelier.dataset.workers import fetch
+
+    def failing(*_, **__):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(daft, "File", failing)
+    monkeypatch.setattr(daft, "from_glob_path", failing)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=failing))
+    with pytest.raises(Rejection) as rejected:
+        fetch("s3://bucket/a.jpg", Limits())
+    assert rejected.value.value == "ConnectionResetError"
+    with pytest.raises(SourceError, match="cannot list s3://bucket: ConnectionResetError"):
+        list_source("s3://bucket")
+    with pytest.raises(engine.EngineError, match="no Ray cluster at this machine: ConnectionResetError"):
+        engine.choose_runner("ray")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from atelier.dataset.loader import batches, load_images, style_weights
-from atelier.dataset.source import find_pictures, medium_in_words
+from atelier.dataset.source import find_pictures
 from atelier.seeds import STYLES
 from tests.conftest import draw_shape
 
@@ -70,18 +70,24 @@ def test_flags_decide_the_medium(tmp_path):
     assert mediums == {"fine": "painting", "bad": None, "wrong": "drawings", "unclear": None}
 
 
-@pytest.mark.parametrize(
-    ("caption", "medium"),
-    [
-        ("an ink drawing of a statue", "drawings"),
-        ("two etchings, framed", "engraving"),
-        ("a gold Icon.", "iconography"),
-        ("a photograph of a cat", None),
-        ("", None),
-    ],
-)
-def test_the_first_medium_in_a_caption_counts(caption, medium):
-    assert medium_in_words(caption) == medium
+def test_what_is_held_back_is_not_trained_on(tmp_path):
+    for file in (
+        "test/painting/a.png",
+        "val/painting/b.png",
+        "train/painting/c.png",
+        "painting/d.png",
+        "painting/e.png",
+    ):
+        add(tmp_path, file)
+    add(tmp_path, "valid_set/painting/g.png")
+    describe(
+        tmp_path,
+        {"file": "painting/e.png", "label": "painting", "split": "validation"},
+        {"file": "valid_set/painting/g.png", "label": "painting", "split": "training"},  # which is asked first
+    )
+    held_back = {picture.path.stem for picture in find_pictures(tmp_path) if picture.split == "validation"}
+    assert held_back == {"a", "b", "e"}
+    assert {picture.split for picture in find_pictures(tmp_path)} == {"training", "validation"}
 
 
 def test_roots_are_joined(tmp_path):
@@ -126,7 +132,8 @@ def test_pictures_are_loaded_in_order_and_squashed_to_a_square(tmp_path):
 
 def test_a_cache_gives_the_same_pictures_without_reading_them(tmp_path, art_folder, monkeypatch):
     pictures = find_pictures(art_folder)
-    first = np.array(load_images(pictures, 16, cache=tmp_path / "cache"))
+    first = load_images(pictures, 16, cache=tmp_path / "cache")
+    assert isinstance(first, np.memmap)  # the first time, too
     monkeypatch.setattr("atelier.dataset.loader.open_picture", None)  # not called any more
     np.testing.assert_array_equal(load_images(pictures, 16, cache=tmp_path / "cache"), first)
     with pytest.raises(TypeError):

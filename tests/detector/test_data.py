@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from atelier.detector.data import find_labelled, grouped_folds, groups_of, labels_of, near_duplicates, open_labelled
+from atelier.dataset.duplicates import groups_of
+from atelier.detector.data import find_labelled, grouped_folds, labels_of, near_duplicates, open_labelled
 from atelier.detector.leaks import TRAITS, file_traits, leak_baseline, told_by_traits
 from atelier.detector.metrics import accuracy
 from tests.detector.conftest import DATA, draw, needs_data
@@ -34,11 +35,6 @@ def test_near_duplicates_are_found_mirrored_and_resized_too():
     pairs = near_duplicates(images)
     assert pairs.tolist() == [[1, 6], [4, 7]]
     assert groups_of(8, pairs).tolist() == [0, 1, 2, 3, 4, 5, 1, 4]
-
-
-def test_groups_reach_through_others():
-    assert groups_of(5, np.array([[0, 3], [3, 4], [1, 2]])).tolist() == [0, 1, 1, 0, 0]
-    assert groups_of(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
 
 
 def test_folds_share_no_group_and_have_both_classes():

@@ -28,9 +28,11 @@ def detector(tiny_detector):
 
 def test_pictures_of_all_kinds_get_a_verdict(detector):
     images = [Image.new("RGB", (300, 20)), Image.new("L", (5, 5), 255), np.full((40, 30, 3), 128, np.uint8)]
-    images += [Image.new("RGBA", (9, 9), (255, 255, 255, 0)), Image.new("CMYK", (8, 8))]
+    images += [Image.new("RGBA", (9, 9), (0, 0, 0, 0)), Image.new("CMYK", (8, 8))]  # white both
+    images += [Image.fromarray(np.full((9, 9), grey, np.uint16)) for grey in (0, 128 * 257, 65535)]
     verdicts = detector.detect(images, batch_size=2)
-    assert [each.verdict for each in verdicts] == ["ai", "human", "uncertain", "human", "human"]
+    expected = ["ai", "human", "uncertain", "human", "human", "ai", "uncertain", "human"]
+    assert [each.verdict for each in verdicts] == expected
     assert detector.detect([]) == []
 
 
@@ -65,6 +67,18 @@ def test_what_is_no_detector_is_refused(tmp_path, tiny_generator):
         Detector.load(tmp_path / "broken.h5")
     with pytest.raises(DetectorError, match="maps"):
         Detector.load(tiny_generator)
+
+
+def test_an_error_without_a_text_is_told_by_its_kind(tmp_path, monkeypatch):
+    import keras
+
+    def failing(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(keras.models, "load_model", failing)
+    (tmp_path / "detector.h5").touch()
+    with pytest.raises(DetectorError, match="MemoryError"):
+        Detector.load(tmp_path / "detector.h5")
 
 
 def test_detect_on_the_command_line(tiny_detector, two_classes, tmp_path, capsys):

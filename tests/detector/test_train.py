@@ -66,6 +66,9 @@ def test_a_run_goes_on_where_it_stopped(run, two_classes, tmp_path):
     before = (tmp_path / "fold-0.npz").stat().st_mtime_ns
     train(two_classes, tmp_path, recipe=SMALL)
     assert (tmp_path / "fold-0.npz").stat().st_mtime_ns == before
+    rows = [row.split(",")[:2] for row in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    assert len(rows) == len({tuple(row) for row in rows})  # what was done again is logged once
+    assert {fold for fold, _ in rows} == {"0", "1", "all"}
 
 
 def test_without_validation_the_schedule_ends_the_training(two_classes, tmp_path):

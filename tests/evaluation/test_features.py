@@ -61,10 +61,11 @@ def test_a_file_that_is_no_network_is_refused(tmp_path, tiny_generator):
     ("load", "builder", "file"),
     [(FeatureNetwork.load, "InceptionV3", INCEPTION), (FeatureNetwork.load_classes, "MobileNetV2", MOBILENET)],
 )
-def test_without_file_and_internet_one_line_says_what_to_do(load, builder, file, tmp_path, monkeypatch):
+def test_without_file_and_internet_one_line_says_what_to_do(load, builder, file, tmp_path, monkeypatch, capsys):
     import keras
 
     def offline(**_):
+        print("Downloading data from somewhere")
         raise Exception("URL fetch failure on somewhere:\nmore")  # what Keras raises
 
     monkeypatch.setattr(features, "WEIGHTS", tmp_path / "data" / "weights")
@@ -73,6 +74,8 @@ def test_without_file_and_internet_one_line_says_what_to_do(load, builder, file,
         load()
     message = str(caught.value)
     assert "\n" not in message and file in message and "data/weights" in message and builder in message
+    written = capsys.readouterr()
+    assert not written.out and "Downloading" in written.err
 
 
 def test_with_internet_the_label_names_keras_weights(tmp_path, monkeypatch):

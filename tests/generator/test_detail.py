@@ -29,6 +29,11 @@ def pictures(count=5, side=16):
     return RANDOM.uniform(-1, 1, (count, side, side, 3)).astype(np.float32)
 
 
+def step_of(folder) -> int:
+    with np.load(folder / "checkpoint.npz") as checkpoint:
+        return int(checkpoint["extra/step"])
+
+
 def scattered(model: keras.Model) -> keras.Model:
     for variable in model.weights:
         low, high = (0.5, 1.5) if variable.path.endswith("variance") else (-0.3, 0.3)
@@ -139,6 +144,9 @@ def test_a_run_makes_a_generator_of_twice_the_side_and_goes_on(tmp_path, art_fol
     made = train_detail([art_folder], out, **(options | {"generator": tmp_path / "other.h5"}))
     np.testing.assert_allclose(load_generator(made)(inputs), other(inputs), atol=1e-5)  # not the checkpoint's painter
     assert json.loads((out / "recipe.json").read_text())["width"] == 4
+    sheets = len(list((out / "samples").iterdir()))
+    train_detail([art_folder], out, **(options | {"resume": False, "minutes": 1e-6}))
+    assert sheets > 1 and len(list((out / "samples").iterdir())) == 1 and step_of(out) == 1
     with pytest.raises(TrainingError, match="other settings"):
         train_detail([art_folder], out, minutes=0.02)
     with pytest.raises(ValueError, match="paints 16 px, and the detail is for 64"):

@@ -66,5 +66,19 @@ def test_its_gradient_widens_a_narrow_crowd_and_narrows_a_wide_one(start, too_na
     assert (outwards > 0) == too_narrow
 
 
+def test_maps_of_any_side_are_averaged_to_places_that_tile_them():
+    """At 96 px MobileNetV2's last maps have 3x3 places, which are no 2x2 of anything."""
+    layer = CrowdDistance([(3, 3, 2), (6, 6, 1)])
+    random = np.random.default_rng(0)
+    real, fake = ([random.standard_normal((4, *shape)) for shape in ((3, 3, 2), (6, 6, 1))] for _ in range(2))
+    style = np.zeros(4, np.int32)
+    layer(real, fake, style)
+    assert [weight.shape[1] for weight in layer.real] == [2, 4]
+    np.testing.assert_allclose(layer.real[0].value[:4], real[0].mean(axis=(1, 2)), atol=1e-6)
+    np.testing.assert_allclose(
+        layer.real[1].value[:4], real[1].reshape(4, 2, 3, 2, 3).mean(axis=(2, 4)).reshape(4, 4), atol=1e-6
+    )
+
+
 def test_nothing_of_it_is_trained():
     assert not CrowdDistance(SHAPES).trainable_weights

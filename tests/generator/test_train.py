@@ -182,6 +182,23 @@ def test_without_a_kid_the_latest_generator_is_kept(tmp_path, run):
     assert history(out, "step", "other") == [(1, 1), (2, 1)]
 
 
+def test_a_measure_that_has_nothing_to_say_for_once_changes_nothing(tmp_path, run):
+    kids = iter([{"kid": 1.0}, {}, {"kid": 2.0}])
+    painted = []
+    run(3, tmp_path / "run", measure=lambda g: painted.append(g.get_weights()) or next(kids), checkpoint_minutes=0)
+    for value, expected in zip(weights(tmp_path / "run"), painted[0], strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-7)
+
+
+def test_a_mistake_costs_nobody_an_old_run(tmp_path, run, finished):
+    """Not even where a new one was asked for in its folder."""
+    out = copytree(finished, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match="no generator to start with"):
+        run(1, out, resume=False, recipe=replace(RECIPE, seed=4), start=tmp_path / "gone.h5")
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_a_figure_that_is_new_when_a_run_goes_on_has_its_own_column(tmp_path, run, finished):
     out = copytree(finished, tmp_path / "run")
     run(1, out, measure=lambda generator: {"kid": 2.0})

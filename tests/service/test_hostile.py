@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from atelier.service import Settings, create_app
+from atelier.service.uploads import TooManyPixels, read_upload
 from atelier.studio import Studio
 from tests.conftest import FakeCaptioner
 from tests.service.conftest import png, running
@@ -182,6 +183,13 @@ def assert_refused(answer: httpx.Response, problem: bool = True) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         assert set(answer.json()) >= {"type", "title", "status", "detail"}
         assert answer.json()["status"] == answer.status_code
+
+
+@pytest.mark.parametrize("name", [name for name in UPLOADS if name.endswith("bomb")])
+def test_a_bomb_is_too_large_and_not_called_unreadable(name):
+    """However large: Pillow has a limit of its own, beyond which it says something else."""
+    with pytest.raises(TooManyPixels):
+        read_upload(UPLOADS[name], 50_000_000)
 
 
 def test_there_are_two_hundred():
