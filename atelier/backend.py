@@ -1,8 +1,9 @@
-"""Imports Keras without TensorFlow's start-up chatter."""
+"""Imports Keras, without TensorFlow's start-up chatter, and for as little memory as may be."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from types import ModuleType
@@ -16,9 +17,26 @@ def import_keras() -> ModuleType:
     """
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        share_arenas()
         with _silent_stderr():
             import keras  # noqa: F401
     return sys.modules["keras"]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_arenas() -> None:
+    """Let threads share the C library's memory arenas, one a core, unless `MALLOC_ARENA_MAX` says otherwise.
+
+    glibc makes up to eight a core, and each keeps what was freed in it: a tenth of all the memory that we take.
+    Where there is no glibc nothing is done.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(-8, cores())  # M_ARENA_MAX
 
 
 def first_line(error: BaseException) -> str:

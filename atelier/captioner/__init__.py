@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atelier.backend import import_keras
+from atelier.backend import cores, import_keras
 from atelier.captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Captioner:
             model.vision_model.stem.freeze()  # weights do not change from here on
         self._decoder = Decoder(model) if model.config.text else None
         self._comparer = Comparer(model, tokenizer) if model.config.retrieval else None
-        self._free_cores = threading.Semaphore(_cores())  # whoever calls, one group a core is enough
+        self._free_cores = threading.Semaphore(cores())  # whoever calls, one group a core is enough
 
     @classmethod
     def load(cls, source: str | Path) -> Captioner:
@@ -165,9 +165,9 @@ class Captioner:
         search = Search(*lengths, samples, float(temperature), float(top_p), seed)
         # Groups run beside each other, so that no operation need be shared among threads.
         # They are large where that leaves no core without one.
-        size = LARGE_GROUP if min(len(images), batch_size) >= LARGE_GROUP * _cores() else GROUP
+        size = LARGE_GROUP if min(len(images), batch_size) >= LARGE_GROUP * cores() else GROUP
         parts = [images[some] for some in groups(len(images), size)]
-        workers = min(len(parts), -(-batch_size // size), _cores())
+        workers = min(len(parts), -(-batch_size // size), cores())
         describe = functools.partial(self._describe, start=start, search=search, count=count)
         if workers <= 1:
             return [captions for part in parts for captions in describe(part)]
@@ -213,11 +213,6 @@ class Captioner:
         if self._comparer is None:
             raise CaptionerError("this captioner has no text encoder, so it cannot compare texts with pictures")
         return self._comparer
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(values: Sequence, size: int):

@@ -25,9 +25,9 @@ from atelier.studio import Studio
 
 log = logging.getLogger("atelier.service")
 
-PATIENCE = 0.1
+PATIENCE = 0.2
 """Seconds that an artwork waits longer than an upload where many wait: alone it takes longer, too, and whoever uploads
-a picture should not feel the crowd more than whoever has one painted."""
+a picture should not feel the crowd more than whoever has one painted. Less than a batch takes would change nothing."""
 
 
 class _Wish(NamedTuple):
