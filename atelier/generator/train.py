@@ -144,12 +144,12 @@ def _setting(recipe: Recipe, devices: int):
         keras.distribution.set_distribution(distribution)
 
 
-def build_recipe_generator(recipe: Recipe, **options) -> keras.Model:
-    """A fresh generator of the recipe's kind; `options` are `build_generator`'s."""
+def build_recipe_generator(recipe: Recipe, transposed: bool = False) -> keras.Model:
+    """A fresh generator of the recipe's kind; `transposed` as of `build_generator` (a plain DCGAN has but one form)."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
     extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain", "residual")}
-    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, **options)
+    return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, transposed=transposed)
 
 
 def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Path | None = None) -> GAN:
@@ -312,13 +312,13 @@ def save_generator(network: keras.Model, recipe: Recipe, path: Path) -> None:
 
     Its doublings are transposed convolutions (see `build_generator`); `grow` trains it on.
     """
-    policy, plain_dcgan = keras.config.dtype_policy(), recipe.generator == "dcgan"
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        plain = build_recipe_generator(recipe, **({} if plain_dcgan else {"transposed": True}))
+        plain = build_recipe_generator(recipe, transposed=True)
     finally:
         keras.config.set_dtype_policy(policy)
-    if plain_dcgan:
+    if recipe.generator == "dcgan":
         plain.set_weights(network.get_weights())
     else:
         copy_weights(network, plain)
