@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from atelier.backend import hand_back
 from atelier.captioner.blip import Blip
 from atelier.captioner.compiling import compiled
+from atelier.captioner.text import is_small
 
 # A cache has room for a multiple of so many words, so that few lengths are ever compiled.
 CACHE_STEP = 16
@@ -88,7 +90,9 @@ class Decoder:
         vision = model.config.vision
         self._at_once = min(GROUP, max(1, VECTORS // (1 + vision.grid**2)))
         self._read = compiled(read, model.variables, [((None, vision.image_size, vision.image_size, 3), "float32")])
+        self._vectors = (1 + vision.grid**2, vision.hidden_size)
         self._compiled: dict[tuple, Callable] = {}
+        self._begun: set[tuple] = set()
         self._lock = threading.Lock()  # groups may be searched by several threads
 
     def __call__(self, pixels: np.ndarray, prompt: list[int], search: Search) -> tuple[list[list[Found]], np.ndarray]:
@@ -109,14 +113,22 @@ class Decoder:
         """`__call__` for one picture, or up to `LARGE_GROUP`."""
         count = len(pixels)
         size = 1 if count == 1 else GROUP if count <= GROUP else LARGE_GROUP
+        run, arguments = self._prepared(size, prompt, search)
         parts = [pixels[first : first + self._at_once] for first in range(0, count, self._at_once)]
         read = [self._read(ops.convert_to_tensor(part, "float32")) for part in parts]
         image, embeddings = (ops.concatenate(part) for part in zip(*read, strict=True))
         image = ops.pad(image, [(0, size - count), (0, 0), (0, 0)])  # filled up with nothing
+        sequences, scores = map(ops.convert_to_numpy, run(image, *arguments))
+        found = [
+            [Found(self._tokens(row, len(prompt)), float(score)) for row, score in zip(*pair, strict=True)]
+            for pair in zip(sequences[:count], scores[:count], strict=True)
+        ]
+        return found, ops.convert_to_numpy(embeddings)
+
+    def _prepared(self, size: int, prompt: list[int], search: Search) -> tuple[Callable, list]:
+        """The compiled search for `size` pictures, and what it takes beside them."""
         length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
         kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
-        with self._lock:
-            run = self._function(length, *kind)
         limits = [len(prompt) + search.opening, search.min_length, search.max_length]
         tuning = [search.repetition_penalty, search.temperature, search.top_p]
         chance = np.zeros((size, search.rows, length), np.float32)
@@ -124,12 +136,18 @@ class Decoder:
             chance[:] = np.random.default_rng(search.seed).random(chance.shape[1:], np.float32)
         arguments = zip((prompt, limits, tuning, chance), ("int32", "int32", "float32", "float32"), strict=True)
         arguments = [ops.convert_to_tensor(np.asarray(value, kind)) for value, kind in arguments]
-        sequences, scores = map(ops.convert_to_numpy, run(image, *arguments))
-        found = [
-            [Found(self._tokens(row, len(prompt)), float(score)) for row, score in zip(*pair, strict=True)]
-            for pair in zip(sequences[:count], scores[:count], strict=True)
-        ]
-        return found, ops.convert_to_numpy(embeddings)
+        with self._lock:
+            run, new = self._function(length, *kind), (length, kind, size, len(prompt))
+            if not is_small(self.config) and new not in self._begun:
+                # What is needed once only, to compile and for the first steps of all, is given back bit by bit, and
+                # before pictures are read: else it is what a process of this size needs most memory for.
+                self._begun.add(new)
+                nothing = ops.zeros((size, *self._vectors))
+                for longest in (0, len(prompt) + 2):
+                    few = ops.convert_to_tensor([0, 0, longest], "int32")
+                    run(nothing, arguments[0], few, *arguments[2:])
+                    hand_back(libraries=True)
+        return run, arguments
 
     def _tokens(self, row: np.ndarray, start: int) -> list[int]:
         ends = np.flatnonzero(row[start:] == self.config.sep_token_id)
@@ -149,7 +167,7 @@ class Decoder:
             picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
             return search(functools.partial(text.step, image, prepared=text.prepared()), cache, picker)
 
-        self._compiled[key] = compiled(run, self._model.variables, xla=True)
+        self._compiled[key] = compiled(run, self._model.variables, xla=is_small(self.config))
         return self._compiled[key]
 
 

@@ -10,21 +10,33 @@ from __future__ import annotations
 
 from keras import layers, ops
 
-from atelier.captioner.attention import attend, split_heads
+from atelier.captioner.attention import attend, split_heads, split_keys, split_parts
 from atelier.captioner.config import TextConfig
 from atelier.captioner.vision import gelu
 
-# A vocabulary of at most so many numbers is laid out anew for a search; of a larger one the copy would cost more.
+# With a vocabulary of at most so many numbers a text model is a small one: see `is_small`.
 SMALL = 2**22
+# Which axis of keys and of values tells words apart.
+PLACES = (3, 2)
 
 
-def product(x, kernel):
-    """(T, n) rows by an (n, m) matrix. Two to four rows go one by one.
+def is_small(config: TextConfig) -> bool:
+    """Whether a word costs mostly the starting of operations, and not, as in a large model, the reading of the weights.
+
+    For a small model searches are one program (XLA), and its matrices are laid out for it before the loop. A large one
+    gains nothing by either: copies of its matrices cost more than they save, and the compiler takes seconds and a
+    quarter of the memory of the weights.
+    """
+    return config.vocab_size * config.hidden_size <= SMALL
+
+
+def product(x, kernel, small: bool):
+    """(T, n) rows by an (n, m) matrix; of a `small` model two to four rows go one by one.
 
     XLA has a kernel for one row; for several it copies the matrix to another layout first, every time.
     """
     rows = x.shape[0]
-    if rows is None or not 1 < rows <= 4:
+    if not small or rows is None or not 1 < rows <= 4:
         return ops.matmul(x, kernel)
     return ops.concatenate([ops.matmul(row, kernel) for row in ops.split(x, rows)])
 
@@ -40,6 +52,7 @@ class TextLayer(layers.Layer):
         super().__init__(**kwargs)
         dim = config.hidden_size
         self.dim, self.image_dim, self.heads = dim, image_dim, config.num_attention_heads
+        self.small = is_small(config)
 
         def norm(name):
             return layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name)
@@ -72,9 +85,10 @@ class TextLayer(layers.Layer):
         self.fc2.build((None, None, self.fc1.units))
 
     def read_image(self, image):
-        """The picture's vectors (B, S, image_dim) as the (keys, values) of this layer, each (B, heads, S, d)."""
+        """The picture's vectors (B, S, image_dim) as this layer's keys (B, heads, d, S) and values (B, heads, S, d)."""
         length = image.shape[1]
-        return tuple(split_heads(part(image), self.heads, length) for part in (self.cross_key, self.cross_value))
+        keys, values = self.cross_key(image), self.cross_value(image)
+        return split_keys(keys, self.heads, length), split_heads(values, self.heads, length)
 
     def packed(self):
         """The (kernel, bias) of queries, keys and values side by side."""
@@ -82,7 +96,7 @@ class TextLayer(layers.Layer):
         return ops.concatenate([p.kernel for p in parts], axis=1), ops.concatenate([p.bias for p in parts])
 
     def read_words(self, x, length: int, packed=None):
-        """Words as this layer's (queries, keys, values), each (B, heads, T, d).
+        """Words as this layer's queries (B, heads, T, d), keys (B, heads, d, T) and values (B, heads, T, d).
 
         Args:
             x: (B * T, dim).
@@ -92,15 +106,15 @@ class TextLayer(layers.Layer):
         if packed is None:
             parts = [part(x) for part in (self.query, self.key, self.value)]
         else:
-            parts = ops.split(product(x, packed[0]) + packed[1], 3, axis=-1)
-        return tuple(split_heads(part, self.heads, length) for part in parts)
+            parts = ops.split(product(x, packed[0], self.small) + packed[1], 3, axis=-1)
+        return split_parts(parts, self.heads, length)
 
     def call(self, x, words, image, mask, length: int, training=False):
         """One layer's work on B rows of T words, which stand below each other: matrices are faster than stacks of them.
 
         Args:
             x: (B * T, dim).
-            words: their queries (B, heads, T, d), and the keys and values to look at, each (B, heads, L, d).
+            words: their queries (B, heads, T, d), and what to look at: keys (B, heads, d, L), values (B, heads, L, d).
             image: the (keys, values) of B pictures; `None`: no picture is looked at.
             mask: booleans that broadcast to (B, heads, T, L): which words may be seen.
             length: T.
@@ -117,7 +131,7 @@ class TextLayer(layers.Layer):
         if image is not None:
             query = split_heads(self.cross_query(x), self.heads, length)
             x = self.cross_norm(x + drop(self.cross_dense(look(query, *image))))
-        grown = gelu(product(x, self.fc1.kernel) + self.fc1.bias)
+        grown = gelu(product(x, self.fc1.kernel, self.small) + self.fc1.bias)
         return self.norm(x + drop(self.fc2(grown)))
 
 
@@ -207,7 +221,7 @@ class TextDecoder(TextModel):
         x = self._embed(ids, ops.arange(length), training)
         for block in self.blocks:
             x = block(x, block.read_words(x, length), block.read_image(image), mask, length=length, training=training)
-        return self._logits(x, length)
+        return self._logits(x, length, ops.transpose(self.word_embeddings.embeddings))
 
     def read_image(self, image):
         """What the decoder needs of a picture, computed once: the (keys, values) of each layer."""
@@ -222,13 +236,14 @@ class TextDecoder(TextModel):
             prompt: (P,) tokens that all captions begin with; they fill the first places.
 
         Returns:
-            for each layer its keys and its values, each (B, heads, length * rows, d): the rows' first words, their
-            second words, and so on.
+            for each layer its keys (B, heads, d, length * rows) and its values (B, heads, length * rows, d): the rows'
+            first words, their second words, and so on.
         """
         heads = self.config.num_attention_heads
-        shape = (batch, heads, length * rows, self.config.hidden_size // heads)
+        width, places = self.config.hidden_size // heads, length * rows
         if prompt is None:
-            return [ops.zeros(shape, "float32")] * (2 * len(self.blocks))
+            keys, values = ((batch, heads, *shape) for shape in ((width, places), (places, width)))
+            return [ops.zeros(keys, "float32"), ops.zeros(values, "float32")] * len(self.blocks)
         count = prompt.shape[0]
         mask = ops.tril(ops.ones((count, count), "bool"))
         x = self._embed(ops.broadcast_to(prompt, (batch, count)), ops.arange(count))
@@ -236,14 +251,15 @@ class TextDecoder(TextModel):
         for block, seen in zip(self.blocks, image, strict=True):
             words = block.read_words(x, count)
             x = block(x, words, seen, mask, length=count)
-            for part in words[1:]:
-                part = ops.repeat(part, rows, axis=2)
-                cache.append(ops.pad(part, ((0, 0), (0, 0), (0, (length - count) * rows), (0, 0))))
+            for part, axis in zip(words[1:], PLACES, strict=True):
+                room = [(0, 0)] * 4
+                room[axis] = (0, (length - count) * rows)
+                cache.append(ops.pad(ops.repeat(part, rows, axis=axis), room))
         return cache
 
     def prepared(self):
-        """The vocabulary and each layer's `packed`, as `step` likes them best; `None` where that would be large."""
-        if self.config.vocab_size * self.config.hidden_size > SMALL:
+        """The vocabulary and each layer's `packed`, as `step` likes them best; `None` for a large model."""
+        if not is_small(self.config):
             return None
         return ops.transpose(self.word_embeddings.embeddings), [block.packed() for block in self.blocks]
 
@@ -269,21 +285,29 @@ class TextDecoder(TextModel):
         mask = ops.logical_and(mask, (ops.arange(length) <= place)[:, None])
         mask = ops.reshape(mask, (-1, 1, rows, length * rows))
         x = self._embed(ids, place[None])
-        begin, cache = ops.stack([0, 0, place * rows, 0]), list(cache)
+        begin = [ops.stack([place * rows if axis == at else 0 for axis in range(4)]) for at in PLACES]
+        cache = list(cache)
         vocabulary, packed = prepared or (None, [None] * len(self.blocks))
         for number, (block, seen) in enumerate(zip(self.blocks, image, strict=True)):
             query, *words = block.read_words(x, rows, packed[number])
-            for part, new in enumerate(words, start=2 * number):
-                cache[part] = ops.slice_update(cache[part], begin, new)
-            x = block(x, (query, *cache[2 * number : 2 * number + 2]), seen, mask, length=rows)
+            held = slice(2 * number, 2 * number + 2)
+            cache[held] = [ops.slice_update(*part) for part in zip(cache[held], begin, words, strict=True)]
+            x = block(x, (query, *cache[held]), seen, mask, length=rows)
         return self._logits(x, rows, vocabulary), cache
 
-    def _logits(self, x, length: int, vocabulary=None):
-        """(B * T, hidden_size) -> (B, T, vocab_size); `vocabulary`: of `prepared`."""
+    def _logits(self, x, length: int, vocabulary):
+        """(B * T, hidden_size) -> (B, T, vocab_size).
+
+        Args:
+            vocabulary: the word embeddings, to which the scores are tied, as columns. `None`: they are used as they
+                are, which is best for few rows: these are turned about then, and not the largest matrix of all.
+        """
+        x = self.transform_norm(self.transform(x))
         if vocabulary is None:
-            vocabulary = ops.transpose(self.word_embeddings.embeddings)  # tied to the embedding
-        logits = ops.matmul(self.transform_norm(self.transform(x)), vocabulary) + self.bias
-        return ops.reshape(logits, (-1, length, self.config.vocab_size))
+            logits = ops.transpose(ops.matmul(self.word_embeddings.embeddings, ops.transpose(x)))
+        else:
+            logits = ops.matmul(x, vocabulary)
+        return ops.reshape(logits + self.bias, (-1, length, self.config.vocab_size))
 
 
 def encoder_rows(ids, cls: int, pad: int):

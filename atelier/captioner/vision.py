@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from keras import layers, ops
 
-from atelier.captioner.attention import attend, split_heads
+from atelier.captioner.attention import attend, split_parts
 from atelier.captioner.config import VisionConfig
 from atelier.captioner.preprocessing import CLIP_MEAN, CLIP_STD
 from atelier.captioner.stem import CHANNELS, Stem
@@ -45,7 +45,7 @@ class VisionBlock(layers.Layer):
         """One layer's work on B rows of T vectors, which stand below each other: (B * T, dim), with T = `length`."""
         # One packed projection: the first third of its outputs are the queries, then the keys, then the values.
         packed = ops.split(self.qkv(self.layer_norm1(x)), 3, -1)
-        query, key, value = (split_heads(part, self.heads, length) for part in packed)
+        query, key, value = split_parts(packed, self.heads, length)
         context = attend(query, key, value, dropout=lambda w: self.attention_dropout(w, training=training))
         x = x + self.dropout(self.projection(ops.reshape(context, (-1, x.shape[-1]))), training=training)
         return x + self.dropout(self.fc2(self.fc1(self.layer_norm2(x))), training=training)

@@ -15,12 +15,14 @@ import keras
 import numpy as np
 from safetensors.numpy import save
 
+from atelier.backend import hand_back
 from atelier.captioner.blip import Blip
 from atelier.captioner.checkpoints import read_tensors
 from atelier.captioner.config import BlipConfig
 from atelier.captioner.errors import CaptionerError
 from atelier.captioner.hub import CONFIG, PREPROCESSOR, TOKENIZER, WEIGHTS, locate, weights_file
 from atelier.captioner.preprocessing import Preprocessor
+from atelier.captioner.text import is_small
 from atelier.captioner.tokenizer import CaptionTokenizer
 from atelier.images import write_atomically
 
@@ -80,6 +82,8 @@ def build(config: BlipConfig, tensors: Mapping[str, np.ndarray], source: str = "
         CaptionerError: as of `load_weights`.
     """
     read, errors = set(), []
+    # So that the most that is ever taken is not the weights and what TensorFlow's import left behind.
+    hand_back(libraries=not is_small(config.text or config.retrieval.text))
 
     def initializer(variable, shape, dtype):
         try:

@@ -10,9 +10,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 log = logging.getLogger("atelier.service")
 
@@ -38,19 +39,20 @@ class Batcher:
     """Gathers jobs of a kind into batches and runs them in threads of its own.
 
     Args:
-        work: for each kind, a function of a list of items that returns a list of as many results.
+        work: for each kind, a function of a list of items that yields (place, result) for each of them, in any order.
+            A job has its results as soon as its own items have theirs.
         prepare: is called in the first thread before anything else, to load and warm up; until it has returned jobs
             wait.
         threads: batches that run at the same time.
         max_batch: items in a batch; a larger job is a batch of its own.
         max_waiting: items that may wait.
         window: seconds that the first job of a batch waits for others.
-        watch: is told (kind, items, seconds) of every batch that was computed.
+        watch: is told (kind, items, seconds) of every batch that was computed, before its last job has its results.
     """
 
     def __init__(
         self,
-        work: dict[str, Callable[[list], list]],
+        work: dict[str, Callable[[list], Iterable[tuple[int, Any]]]],
         *,
         prepare: Callable[[], None] = lambda: None,
         threads: int = 1,
@@ -104,6 +106,9 @@ class Batcher:
         """
         self.start()
         job = _Job(kind, list(items), time.monotonic() + patience)
+        if not job.items:
+            job.future.set_result([])
+            return job.future
         with self._change:
             if self._closing or self.failure:
                 raise Closed
@@ -179,21 +184,27 @@ class Batcher:
         self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
 
     def _compute(self, batch: list[_Job]) -> None:
-        items = [item for job in batch for item in job.items]
-        began = time.monotonic()
+        kind, items = batch[0].kind, [item for job in batch for item in job.items]
+        owners, results = [job for job in batch for _ in job.items], [None] * len(items)
+        missing, began = {job: len(job.items) for job in batch}, time.monotonic()
         try:
-            results = self._work[batch[0].kind](items)
-            if len(results) != len(items):
-                raise RuntimeError(f"{len(results)} results for {len(items)} items")
+            for place, result in self._work[kind](items):
+                job = owners[place]
+                results[place] = result
+                missing[job] -= 1
+                if not any(missing.values()):
+                    self._watch(kind, items, time.monotonic() - began)
+                if not missing[job]:
+                    first = owners.index(job)
+                    job.future.set_result(results[first : first + len(job.items)])
+            if any(missing.values()):
+                raise RuntimeError(f"{sum(missing.values())} of {len(items)} results are missing")
         except Exception as error:
+            failed = [job for job, count in missing.items() if count]
             if len(batch) > 1:  # so that one bad job does not spoil those it happened to be computed with
-                for job in batch:
+                for job in failed:
                     self._compute([job])
             else:
-                log.exception("a %s job failed", batch[0].kind)
-                batch[0].future.set_exception(error)
-            return
-        self._watch(batch[0].kind, items, time.monotonic() - began)
-        for job in batch:
-            job.future.set_result(results[: len(job.items)])
-            results = results[len(job.items) :]
+                log.exception("a %s job failed", kind)
+                for job in failed:
+                    job.future.set_exception(error)

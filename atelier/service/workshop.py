@@ -7,7 +7,7 @@ import base64
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from atelier.studio import Studio
 
 log = logging.getLogger("atelier.service")
 
-PATIENCE = 0.2
+PATIENCE = 0.15
 """Seconds that an artwork waits longer than an upload where many wait: alone it takes longer, too, and whoever uploads
 a picture should not feel the crowd more than whoever has one painted. Less than a batch takes would change nothing."""
 
@@ -172,37 +172,38 @@ class Workshop:
             log.warning("there will be no captions: %s", artworks[0].caption_error)
         self._studio = studio
 
-    def _make_and_caption(self, items: list[_Wish | Image.Image]) -> list[tuple]:
-        """What `Store.add` says of each wish, and `Studio.captions` of each upload."""
-        results, size = [], self.settings.max_batch
+    def _make_and_caption(self, items: list[_Wish | Image.Image]) -> Iterator[tuple[int, tuple]]:
+        """The place of each item, and what `Store.add` says of a wish, or `Studio.captions` of an upload."""
+        size = self.settings.max_batch
         for start in range(0, len(items), size):  # one request may want more than a batch
-            results += self._batch(items[start : start + size])
-        return results
+            for place, said in self._batch(items[start : start + size]):
+                yield start + place, said
 
-    def _batch(self, items: list[_Wish | Image.Image]) -> list[tuple]:
-        wishes = [item for item in items if isinstance(item, _Wish)]
-        pictures = [np.asarray(item) for item in items if not isinstance(item, _Wish)]
-        seeds, styles, manners = ([getattr(wish, name) for wish in wishes] for name in _Wish._fields)
-        artworks, described = self._studio.create_beside(pictures, seeds, styles, caption_style=manners)
+    def _batch(self, items: list[_Wish | Image.Image]) -> Iterator[tuple[int, tuple]]:
+        wishes = {place: item for place, item in enumerate(items) if isinstance(item, _Wish)}
+        pictures = {place: np.asarray(item) for place, item in enumerate(items) if place not in wishes}
+        seeds, styles, manners = ([getattr(wish, name) for wish in wishes.values()] for name in _Wish._fields)
+        artworks, described = self._studio.create_beside(list(pictures.values()), seeds, styles, caption_style=manners)
+        for place, said in zip(pictures, described, strict=True):  # at once: artworks have to be saved first
+            if said[2]:
+                log.warning("no caption for an upload: %s", said[2])
+            yield place, said
         added = self.store.add(artworks) if artworks else []
-        for record, _ in added:
+        for place, (record, png) in zip(wishes, added, strict=True):
             if reason := record.get("caption_error"):
                 log.warning("no caption for %s: %s", record["id"], reason)
-        for _, _, reason in described:
-            if reason:
-                log.warning("no caption for an upload: %s", reason)
-        made, said = iter(added), iter(described)
-        return [next(made if isinstance(item, _Wish) else said) for item in items]
+            yield place, (record, png)
 
-    def _detect(self, pictures: list[Image.Image]) -> list[Verdict | None]:
+    def _detect(self, pictures: list[Image.Image]) -> Iterator[tuple[int, Verdict | None]]:
         try:
             with self._loading:
                 if self._detector is None:  # few visitors ask for it, so that none waits for it at the start
                     self._detector = Detector.load(self.settings.detector)
-            return self._detector.detect(pictures)
+            found = self._detector.detect(pictures)
         except Exception:  # as the captioner's failures, told in the log and not to strangers
             log.exception("no detection")
-            return [None] * len(pictures)
+            found = [None] * len(pictures)
+        yield from enumerate(found)
 
     def _watch(self, kind: str, items: list, seconds: float) -> None:
         self._batch_seconds = seconds

@@ -25,10 +25,10 @@ def make(batches):
         make.open.wait(10)
         if 13 in items:
             raise ArithmeticError("thirteen")
-        return [2 * item for item in items]
+        return enumerate([2 * item for item in items])
 
     def build(**options):
-        batcher = Batcher({"double": double, "negate": lambda items: [-item for item in items]}, **options)
+        batcher = Batcher({"double": double, "negate": lambda items: enumerate(-item for item in items)}, **options)
         made.append(batcher)
         return batcher
 
@@ -124,6 +124,36 @@ def test_a_job_that_fails_spoils_no_other(make):
     assert batcher.submit("double", [1]).result(5) == [2]  # and the thread lives on
 
 
+def test_a_job_has_its_results_before_the_rest_of_its_batch():
+    rest = threading.Event()
+
+    def last_first(items):
+        yield len(items) - 1, items[-1]
+        rest.wait(10)
+        yield from enumerate(items[:-1])
+
+    seen = []
+    batcher = Batcher({"work": last_first}, window=5, max_batch=3, watch=lambda *told: seen.append(told[:2]))
+    one, other = batcher.submit("work", [1, 2]), batcher.submit("work", [3])
+    assert other.result(5) == [3] and not one.done() and not seen
+    rest.set()
+    assert one.result(5) == [1, 2] and seen == [("work", [1, 2, 3])]
+    batcher.close(10)
+
+
+def test_work_that_leaves_a_result_out_fails_the_job_that_misses_it():
+    batcher = Batcher({"work": lambda items: ((place, item) for place, item in enumerate(items) if item)}, window=0)
+    with pytest.raises(RuntimeError, match="1 of 3 results are missing"):
+        batcher.submit("work", [1, 0, 2]).result(5)
+    assert batcher.submit("work", [1, 2]).result(5) == [1, 2]
+    batcher.close(10)
+
+
+def test_a_job_of_nothing_is_done_at_once(make):
+    batcher, _ = blocked(make)
+    assert batcher.submit("double", []).result(0) == []
+
+
 def test_closing_finishes_what_was_accepted_and_takes_nothing_more(make):
     batcher, first = blocked(make)
     jobs = [batcher.submit("double", [number]) for number in range(20, 40)]
@@ -187,7 +217,7 @@ def test_two_threads_compute_two_batches_at_once_and_both_end():
 
     def meet(items):
         meeting.wait(10)  # breaks if the other batch has to wait for this one
-        return items
+        return enumerate(items)
 
     prepared = []
     batcher = Batcher({"meet": meet}, prepare=lambda: prepared.append(1), threads=2, max_batch=1, window=0.001)
