@@ -31,6 +31,56 @@ def test_a_program_without_standard_error_can_import(monkeypatch):
         pass
 
 
+EXTRAS_LEFT_OUT = """
+import sys
+from atelier.backend import EXTRAS, import_keras
+import_keras()
+print(sorted(set(EXTRAS) & set(sys.modules)), [one for one in sys.meta_path if type(one).__module__ == "atelier.backend"])
+import matplotlib
+print(matplotlib.__name__)
+"""
+
+
+def test_extras_are_left_out_of_the_import_only():
+    command = [sys.executable, "-c", EXTRAS_LEFT_OUT]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=REPOSITORY)
+    assert done.stdout.splitlines() == ["[] []", "matplotlib"]
+
+
+def test_extras_that_were_there_before_stay():
+    code = "import matplotlib; from atelier.backend import import_keras; import_keras(); import matplotlib.pyplot"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=REPOSITORY)
+
+
+HANDED_BACK = """
+import re, sys
+import numpy as np
+from atelier.backend import hand_back, import_keras
+def resident(kind):
+    return int(re.search(rf"{kind}: +([0-9]+) kB", open("/proc/self/status").read())[1]) // 1024
+keras = import_keras()
+model = keras.Sequential([keras.layers.Input((64, 64, 3)), keras.layers.Conv2D(8, 3)])
+x = np.ones((1, 64, 64, 3), "float32")
+first, before = model.predict_on_batch(x), resident("RssFile")
+hand_back(libraries=True)
+after = resident("RssFile")
+assert np.array_equal(model.predict_on_batch(x), first)
+print(before, after)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not os.path.exists("/proc/self/smaps"), reason="no such system"
+)
+def test_pages_of_libraries_are_handed_back_and_come_again():
+    done = subprocess.run(
+        [sys.executable, "-c", HANDED_BACK], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    before, after = map(int, done.stdout.split())
+    assert after < before / 2
+
+
 ARENAS = """
 import ctypes, os, sys, threading
 from atelier.backend import cores, share_arenas
