@@ -35,7 +35,8 @@ EXTRAS_LEFT_OUT = """
 import sys
 from atelier.backend import EXTRAS, import_keras
 import_keras()
-print(sorted(set(EXTRAS) & set(sys.modules)), [one for one in sys.meta_path if type(one).__module__ == "atelier.backend"])
+finders = [one for one in sys.meta_path if type(one).__module__ == "atelier.backend"]
+print(sorted(set(EXTRAS) & set(sys.modules)), finders)
 import matplotlib
 print(matplotlib.__name__)
 """
