@@ -54,12 +54,12 @@ def test_extras_that_were_there_before_stay():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=REPOSITORY)
 
 
-HANDED_BACK = """
+HANDED_BACK = r"""
 import re, sys
 import numpy as np
 from atelier.backend import hand_back, import_keras
 def resident(kind):
-    return int(re.search(rf"{kind}: +([0-9]+) kB", open("/proc/self/status").read())[1]) // 1024
+    return int(re.search(rf"{kind}:\s+(\d+) kB", open("/proc/self/status").read())[1]) // 1024
 keras = import_keras()
 model = keras.Sequential([keras.layers.Input((64, 64, 3)), keras.layers.Conv2D(8, 3)])
 x = np.ones((1, 64, 64, 3), "float32")
