@@ -137,7 +137,7 @@ class Decoder:
         if search.samples:  # each picture's own, whatever stands beside it in the batch
             chance[:] = np.random.default_rng(search.seed).random(chance.shape[1:], np.float32)
         arguments = zip((prompt, limits, tuning, chance), ("int32", "int32", "float32", "float32"), strict=True)
-        arguments = [ops.convert_to_tensor(np.asarray(value, kind)) for value, kind in arguments]
+        arguments = [ops.convert_to_tensor(np.asarray(value, dtype)) for value, dtype in arguments]
         with self._lock:
             run, new = self._function(length, *kind), (length, kind, size, len(prompt))
             if not is_small(self.config) and new not in self._begun:
@@ -145,7 +145,7 @@ class Decoder:
                 # before pictures are read: else it is what a process of this size needs most memory for.
                 self._begun.add(new)
                 nothing = ops.zeros((size, *self._vectors))
-                for longest in (0, len(prompt) + 2):
+                for longest in (0, min(len(prompt) + 2, search.max_length)):
                     few = ops.convert_to_tensor([0, 0, longest], "int32")
                     run(nothing, arguments[0], few, *arguments[2:])
                     hand_back(libraries=True)
