@@ -90,9 +90,9 @@ class Decoder:
             return image, model.embed_image(image) if model.config.retrieval else image[:, 0, :0]
 
         vision = model.config.vision
-        self._at_once = min(GROUP, max(1, VECTORS // (1 + vision.grid**2)))
-        self._read = compiled(read, model.variables, [((None, vision.image_size, vision.image_size, 3), "float32")])
         self._vectors = (1 + vision.grid**2, vision.hidden_size)
+        self._at_once = min(GROUP, max(1, VECTORS // self._vectors[0]))
+        self._read = compiled(read, model.variables, [((None, vision.image_size, vision.image_size, 3), "float32")])
         self._compiled: dict[tuple, Callable] = {}
         self._begun: set[tuple] = set()
         self._lock = threading.Lock()  # groups may be searched by several threads
