@@ -1,4 +1,4 @@
-"""Imports Keras, without TensorFlow's start-up chatter, and for as little memory as may be."""
+"""Imports Keras, without TensorFlow's start-up chatter, for as little memory as may be; and what backends differ in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable
 from types import ModuleType
 
 # What TensorFlow (its converters) and Keras (tables, plots, notebooks) import where it happens to be installed, for
@@ -74,6 +75,31 @@ def _library_pages() -> list[tuple[int, int]]:
         if library and all(re.search(rf"^{kind}: +0 kB$", part, re.MULTILINE) for kind in ("Anonymous", "Swap")):
             found.append((int(library[1], 16), int(library[2], 16)))
     return found
+
+
+def with_gradients(function: Callable, *arguments: list) -> tuple:
+    """What a function makes of lists of tensors, and how any gradient of it is pulled back to them, on either backend.
+
+    Args:
+        function: returns a tensor and what else it has computed.
+
+    Returns:
+        Both, and a function from the gradient of that tensor to those of the arguments, lists as they are. It may be
+        called several times.
+    """
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        value, pull_back, more = jax.vjp(function, *arguments, has_aux=True)
+        return value, more, pull_back
+    import tensorflow as tf
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(arguments)
+        value, more = function(*arguments)
+    return value, more, lambda upstream: tape.gradient(value, arguments, upstream)
 
 
 def first_line(error: BaseException) -> str:

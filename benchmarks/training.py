@@ -24,12 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LATENT, WIDTH, STYLES = 100, 64, 5
 
 
-def ours(batch: int, seconds: float) -> dict:
+def ours(batch: int, seconds: float, bfloat16: bool) -> dict:
     """Atelier's `GAN` under `fit()`, average (EMA) and log included."""
     sys.path.insert(0, str(ROOT))
     from atelier.backend import import_keras
 
     keras = import_keras()
+    if bfloat16:
+        keras.config.set_dtype_policy("mixed_bfloat16")
     import numpy as np
 
     from atelier.dataset.loader import batches
@@ -60,7 +62,7 @@ def ours(batch: int, seconds: float) -> dict:
     return {"pictures_per_second": speed, "parameters": counts}
 
 
-def torchs(batch: int, seconds: float) -> dict:
+def torchs(batch: int, seconds: float, bfloat16: bool) -> dict:
     """The same networks in PyTorch, trained as its example does."""
     import torch
     from torch import nn
@@ -103,17 +105,23 @@ def torchs(batch: int, seconds: float) -> dict:
     d_adam = torch.optim.Adam(discriminator.parameters(), **adam)
     images = torch.randint(0, 256, (512, 3, 64, 64), dtype=torch.uint8)
 
+    def play(judge, images, style, wanted):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = judge(images, style)
+        return F.binary_cross_entropy_with_logits(logits.float(), wanted)
+
     def step():
         chosen = torch.randint(0, 512, (batch,))
         real, style = images[chosen].float() / 127.5 - 1, chosen % STYLES
         ones, zeros = torch.ones(batch, 1), torch.zeros(batch, 1)
         discriminator.zero_grad()
-        F.binary_cross_entropy_with_logits(discriminator(real, style), ones).backward()
-        fake = generator(torch.randn(batch, LATENT), style)
-        F.binary_cross_entropy_with_logits(discriminator(fake.detach(), style), zeros).backward()
+        play(discriminator, real, style, ones).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            fake = generator(torch.randn(batch, LATENT), style)
+        play(discriminator, fake.detach(), style, zeros).backward()
         d_adam.step()
         generator.zero_grad()
-        F.binary_cross_entropy_with_logits(discriminator(fake, style), ones).backward()
+        play(discriminator, fake, style, ones).backward()
         g_adam.step()
 
     for _ in range(4):
@@ -132,15 +140,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="mixed precision in both (processors with AVX512-BF16 or AMX gain by it)",
+    )
     parser.add_argument("--only", choices=("ours", "torch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps((ours if options.only == "ours" else torchs)(options.batch, options.seconds)))
+        measure = ours if options.only == "ours" else torchs
+        print(json.dumps(measure(options.batch, options.seconds, options.bfloat16)))
         return
     speeds, parameters = {"ours": [], "torch": []}, {}
     for _ in range(options.rounds):
         for name in speeds:
             command = [sys.executable, __file__, "--only", name, "--batch", options.batch, "--seconds", options.seconds]
+            command += ["--bfloat16"] * options.bfloat16
             done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=os.environ)
             if done.returncode:
                 sys.exit(done.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from atelier.backend import with_gradients
 from atelier.generator.augment import DiffAugment
 from atelier.generator.losses import LOSSES, Loss
 from atelier.generator.matching import CrowdDistance
@@ -134,14 +135,40 @@ def play(judge, loss: Loss, real, fake, style):
         real, fake: what it sees of either side; the generator learns through `fake`.
     """
     real_logits = judge([*real, style], training=True)
-    fake_logits = judge([*map(ops.stop_gradient, fake), style], training=True)
+    fake_logits, felt = _look(judge, fake, style)
     d_loss = loss.discriminator(real_logits, fake_logits)
-
-    held_still = [ops.stop_gradient(v.value) for v in judge.trainable_variables]
-    statistics = [v.value for v in judge.non_trainable_variables]
-    logits, _ = judge.stateless_call(held_still, statistics, [*fake, style], training=True)
-    g_loss = loss.generator(real_logits, logits)
+    g_loss = loss.generator(real_logits, felt)
     return g_loss, d_loss, _share(real_logits > 0), _share(fake_logits < 0)
+
+
+def _look(judge, fake, style):
+    """The judge's logits of generated pictures, twice from one pass: by one the judge learns, by the other its inputs.
+
+    With `stop_gradient` it would have to look twice, at pictures held still and with its weights held still, for the
+    very same numbers.
+    """
+    parts = [fake, judge.trainable_variables, judge.non_trainable_variables]
+    first, last = len(fake), len(fake) + len(judge.trainable_variables)
+
+    @ops.custom_gradient
+    def look(*tensors):
+        fake, weights, statistics = list(tensors[:first]), list(tensors[first:last]), list(tensors[last:])
+
+        def logits_of(fake, weights):
+            return judge.stateless_call(weights, statistics, [*fake, style], training=True)
+
+        logits, updated, pull_back = with_gradients(logits_of, fake, weights)
+
+        def gradients(*upstream):
+            for_judge, for_fake, *_ = upstream[0] if len(upstream) == 1 else upstream
+            return *pull_back(for_fake)[0], *pull_back(for_judge)[1], *map(ops.zeros_like, statistics)
+
+        return (logits, ops.copy(logits), *updated), gradients
+
+    logits, felt, *updated = look(*(ops.copy(tensor) for part in parts for tensor in part))
+    for variable, value in zip(judge.non_trainable_variables, updated, strict=True):
+        variable.assign(ops.stop_gradient(value))
+    return logits, felt
 
 
 def move_average(average: keras.Model, network: keras.Model, decay: float, steps: keras.Variable | None = None) -> None:

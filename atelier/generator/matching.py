@@ -24,7 +24,7 @@ class CrowdDistance(keras.layers.Layer):
     """
 
     def __init__(self, shapes, length: int = 2048, most: int = 1024, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(trainable=False, dtype="float32", **kwargs)
         self.length = length
         self.sides = [
             max(side for side in (1, 2, 4) if height % side == 0 and (side == 1 or side**2 * channels <= most))

@@ -1,5 +1,6 @@
 """The crowd's distance, checked against scipy and against what it is for."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,3 +83,18 @@ def test_maps_of_any_side_are_averaged_to_places_that_tile_them():
 
 def test_nothing_of_it_is_trained():
     assert not CrowdDistance(SHAPES).trainable_weights
+
+
+def test_it_counts_in_float32_where_the_pictures_are_seen_in_bfloat16():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        coarse = CrowdDistance(SHAPES)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    exact, styles, style = CrowdDistance(SHAPES), np.zeros(8, np.int32), np.zeros(3, np.int32)
+    earlier, now = (maps(8, 1), maps(8, 2)), (maps(3, 3), maps(3, 4, spread=0.5))
+    for layer in (coarse, exact):
+        layer(*earlier, styles)
+    seen = [[tf.cast(part, "bfloat16") for part in side] for side in now]
+    assert float(coarse(*seen, style)) == pytest.approx(float(exact(*now, style)), rel=0.02)
