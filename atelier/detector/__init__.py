@@ -66,6 +66,8 @@ class Detector:
         model.jit_compile = False  # XLA would compile for minutes, and again for every size of a batch
         model.make_predict_function()  # else two threads would make it at once
         self.model = model
+        self._known_counts: set[int] = set()
+        self._first = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path) -> Detector:
@@ -103,12 +105,22 @@ class Detector:
         def judged(start: int) -> np.ndarray:
             with opening:
                 views = np.concatenate([_crops_of(image) for image in images[start : start + size]])
-            each = self.model.predict_on_batch(views.astype(np.float32)).astype(np.float64).reshape(-1, CROPS)
+            each = self._answers(views.astype(np.float32)).astype(np.float64).reshape(-1, CROPS)
             each = np.clip(each, 1e-7, 1 - 1e-7)
             return sigmoid(np.log(each / (1 - each)).mean(axis=1))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return np.concatenate(list(pool.map(judged, range(0, len(images), size))))
+
+    def _answers(self, views: np.ndarray) -> np.ndarray:
+        """(N, 1) probabilities of (N, SIDE, SIDE, 3) float32 views."""
+        with self._first:
+            # At the first batch of a size TensorFlow may build a graph: two threads doing so at once have crashed it.
+            if len(views) not in self._known_counts:
+                answers = self.model.predict_on_batch(views)
+                self._known_counts.add(len(views))
+                return answers
+        return self.model.predict_on_batch(views)
 
     def detect(self, images: Sequence[Image.Image | np.ndarray | str | Path], batch_size: int = 8) -> list[Verdict]:
         """A `Verdict` for each picture, in order; arguments as those of `probabilities`."""

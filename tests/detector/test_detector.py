@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +52,27 @@ def test_the_same_unread_picture_may_come_twice(detector, two_classes):
     image = Image.open(path)
     assert len(set(detector.probabilities([image] * 5, batch_size=2))) == 1
     assert image.size == Image.open(path).size
+
+
+def test_the_first_batch_of_each_size_is_computed_alone(tiny_detector, monkeypatch):
+    """TensorFlow may build a graph then, and two threads that do so at once have crashed it."""
+    detector = Detector.load(tiny_detector)
+    compute, events = detector.model.predict_on_batch, []
+
+    def slowly(views):
+        events.append("begun")
+        time.sleep(0.05)  # long enough for the other thread to come by
+        answers = compute(views)
+        events.append("ended")
+        return answers
+
+    monkeypatch.setattr(detector.model, "predict_on_batch", slowly)
+    pictures = [np.full((8, 8, 3), 128, np.uint8)] * 12
+    detector.probabilities(pictures, batch_size=2)
+    assert events[:2] == ["begun", "ended"] and events.count("ended") == 6
+    events.clear()
+    detector.probabilities(pictures, batch_size=3)
+    assert events[:2] == ["begun", "ended"] and events.count("ended") == 4
 
 
 def test_the_band_of_uncertainty():
