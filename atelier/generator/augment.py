@@ -17,14 +17,17 @@ class DiffAugment(keras.layers.Layer):
 
     Args:
         policy: names out of `POLICIES`, in the order in which they act.
+        strength: from 0 (nothing changes) through 1 (the paper's changes) to less than 2: multiplies how far each goes.
         seed: of the layer's own random stream, whose state is saved with the layer.
     """
 
-    def __init__(self, policy: tuple[str, ...] = POLICIES, seed: int = 0, **kwargs):
+    def __init__(self, policy: tuple[str, ...] = POLICIES, strength: float = 1.0, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
         if unknown := set(policy) - set(POLICIES):
             raise ValueError(f"augmentations are {', '.join(POLICIES)}, not {', '.join(sorted(unknown))}")
-        self.policy = tuple(policy)
+        if not 0 <= strength < 2:
+            raise ValueError(f"strength is from 0 up and less than 2, not {strength}")
+        self.policy, self.strength = tuple(policy), strength
         self.random = keras.random.SeedGenerator(seed)
 
     def call(self, images):
@@ -38,20 +41,20 @@ class DiffAugment(keras.layers.Layer):
         return keras.random.uniform(shape, low, high, seed=self.random)
 
     def color(self, images):
-        """Brightness by +-0.5, saturation by 0...2, contrast by 0.5...1.5."""
-        each = (ops.shape(images)[0], 1, 1, 1)
-        images = images + self._uniform(each, -0.5, 0.5)
+        """Brightness by +-0.5, saturation by 0...2, contrast by 0.5...1.5, at strength 1."""
+        each, strength = (ops.shape(images)[0], 1, 1, 1), self.strength
+        images = images + self._uniform(each, -0.5 * strength, 0.5 * strength)
         grey = ops.mean(images, axis=3, keepdims=True)
-        images = grey + (images - grey) * self._uniform(each, 0.0, 2.0)
+        images = grey + (images - grey) * self._uniform(each, max(0.0, 1 - strength), 1 + strength)
         mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        return mean + (images - mean) * self._uniform(each, 0.5, 1.5)
+        return mean + (images - mean) * self._uniform(each, 1 - 0.5 * strength, 1 + 0.5 * strength)
 
     def translation(self, images, ratio: float = 0.125):
         """Shifted by up to `ratio` of the side both ways; what comes in from outside is grey (0)."""
         count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
         # A shift is a product with a shifted identity matrix: one way that is fast, and differentiable, everywhere.
-        rows = self._shifts(count, height, ratio)
-        columns = self._shifts(count, width, ratio)
+        rows = self._shifts(count, height, ratio * self.strength)
+        columns = self._shifts(count, width, ratio * self.strength)
         images = ops.reshape(ops.matmul(rows, ops.reshape(images, (-1, height, width * 3))), (-1, height, width, 3))
         return ops.einsum("nvw,nhwc->nhvc", columns, images)
 
@@ -65,6 +68,7 @@ class DiffAugment(keras.layers.Layer):
     def cutout(self, images, ratio: float = 0.5):
         """A square of `ratio` of the side, anywhere (also partly outside), becomes grey (0)."""
         count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
+        ratio = ratio * self.strength
         inside = self._span(count, height, ratio)[:, :, None, None] * self._span(count, width, ratio)[:, None, :, None]
         return images * (1.0 - inside)
 

@@ -26,7 +26,7 @@ class GAN(keras.Model):
         eye, heads: as `build_eye` and `build_heads` make them, or `None`.
         patches: as `build_patch_discriminator` makes it, or `None`.
         loss: a name out of `LOSSES`.
-        augment: names out of `augment.POLICIES`.
+        augment, augment_strength: as `DiffAugment` takes them.
         crowd: weight of the energy distance between generated and real pictures as `eye` sees them, which keeps the
             generator from painting a few kinds of picture only; 0 leaves it out.
         gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
@@ -49,6 +49,7 @@ class GAN(keras.Model):
         *,
         loss="non-saturating",
         augment=(),
+        augment_strength=1.0,
         crowd=0.0,
         gradient_penalty=0.0,
         ema_decay=0.999,
@@ -58,7 +59,7 @@ class GAN(keras.Model):
         self.generator, self.discriminator, self.patches = generator, discriminator, patches
         self.eye, self.heads = eye, heads
         self.loss_pair = LOSSES[loss]
-        self.augment = DiffAugment(augment, seed=seed)
+        self.augment = DiffAugment(augment, augment_strength, seed=seed)
         self.crowd = crowd
         self.crowd_distance = CrowdDistance([output.shape[1:] for output in eye.outputs]) if crowd else None
         self.average = average

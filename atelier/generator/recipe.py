@@ -38,6 +38,7 @@ class Recipe(Settings):
     judge_rate: float = 1.0  # the judges' learning rate as a multiple of the generator's
     beta_1: float = 0.5
     augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
+    augment_strength: float = 1.0  # how far each of them goes, as a multiple of the paper's
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
@@ -70,6 +71,7 @@ class Recipe(Settings):
             "crowd": math.inf,
             "gradient_penalty": math.inf,
             "warm_up": math.inf,
+            "augment_strength": 2,
             "ema_decay": 1,
             "beta_1": 1,
             "seed": 2**32,

@@ -179,6 +179,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         patches,
         loss=recipe.loss,
         augment=recipe.augment,
+        augment_strength=recipe.augment_strength,
         crowd=recipe.crowd,
         gradient_penalty=recipe.gradient_penalty,
         ema_decay=recipe.ema_decay,

@@ -31,6 +31,23 @@ def test_every_picture_of_a_batch_has_its_own_change(name):
     assert len({image.tobytes() for image in changed}) > 8
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_strength_is_how_far_a_change_goes(name):
+    images = np.repeat(0.2 * pictures(1) + 0.3, 64, axis=0)  # not grey: there is a colour to change
+
+    def change(strength):
+        return np.abs(np.asarray(DiffAugment((name,), strength, seed=1)(images)) - images).mean()
+
+    assert change(0.0) == pytest.approx(0, abs=1e-6)
+    assert 0 < change(0.5) < change(1.0) < change(1.5)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.0, np.nan])
+def test_a_strength_beyond_the_bounds_is_an_error(strength):
+    with pytest.raises(ValueError, match="strength is from 0 up and less than 2"):
+        DiffAugment(("color",), strength)
+
+
 def test_an_unknown_policy_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match="color, translation, cutout, not rotation"):
         DiffAugment(("rotation",))

@@ -117,6 +117,7 @@ def test_what_there_is_not_fails_the_check_with_a_reason(settings, message):
         "beta_1=1",
         "seed=-1",
         "augment=rotation",
+        "augment_strength=2",
         "warm_up=-1",
         "feature_size=48",
     ],
