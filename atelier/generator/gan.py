@@ -161,7 +161,7 @@ def _look(judge, fake, style):
         logits, updated, pull_back = with_gradients(logits_of, fake, weights)
 
         def gradients(*upstream):
-            for_judge, for_fake, *_ = upstream[0] if len(upstream) == 1 else upstream
+            for_judge, for_fake, *_ = upstream[0] if len(upstream) == 1 else upstream  # JAX hands over one tuple
             return *pull_back(for_fake)[0], *pull_back(for_judge)[1], *map(ops.zeros_like, statistics)
 
         return (logits, ops.copy(logits), *updated), gradients
