@@ -131,6 +131,7 @@ class Decoder:
         """The compiled search for `size` pictures, and what it takes beside them."""
         length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
         kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
+        kind += (search.opening > 0,)
         limits = [len(prompt) + search.opening, search.min_length, search.max_length]
         tuning = [search.repetition_penalty, search.temperature, search.top_p]
         chance = np.zeros((size, search.rows, length), np.float32)
@@ -155,9 +156,9 @@ class Decoder:
         ends = np.flatnonzero(row[start:] == self.config.sep_token_id)
         return row[: start + int(ends[0]) if len(ends) else None].tolist()
 
-    def _function(self, length: int, rows: int, sampled: bool, ngram: int, penalised: bool) -> Callable:
+    def _function(self, length: int, rows: int, sampled: bool, ngram: int, penalised: bool, opens: bool) -> Callable:
         """The compiled search with caches of `length` words."""
-        key = (length, rows, sampled, ngram, penalised)
+        key = (length, rows, sampled, ngram, penalised, opens)
         if key in self._compiled:
             return self._compiled[key]
         text = self._model.text_decoder
@@ -167,7 +168,9 @@ class Decoder:
             cache = text.empty_cache(batch, rows, length, image, prompt[:-1] if prompt.shape[0] > 1 else None)
             rules = Rules(prompt, limits, tuning, chance, self.config.sep_token_id, ngram, penalised)
             picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
-            return search(functools.partial(text.step, image, prepared=text.prepared()), cache, picker)
+            # The opening's own loop is seconds more to compile, and one picture would not gain a millisecond by it.
+            step = functools.partial(text.step, image, prepared=text.prepared())
+            return search(step, cache, picker, opens and batch > 1)
 
         self._compiled[key] = compiled(run, self._model.variables, xla=is_small(self.config))
         return self._compiled[key]
@@ -230,28 +233,35 @@ def _mark(tokens, chosen, vocab: int):
     return ops.reshape(hits[:, :vocab] > 0, (batch, rows, vocab))
 
 
-def search(step: Callable, cache: list, picker):
+def search(step: Callable, cache: list, picker, opens: bool = False):
     """Let captions grow until the picker has what it wants.
 
     Args:
-        step: (ids (B, rows), place (), origin (B, rows, T), cache) -> (logits (B, rows, V), cache).
+        step: (ids (B, n), place (), origin (B, n, T), cache) -> (logits (B, n, V), cache), for n = 1 and n = rows.
         cache: what `step` is first given.
         picker: chooses the words.
+        opens: whether there is an opening worth a loop of its own, in which only the first row is computed.
 
     Returns:
         (B, rows, T) int32 tokens filled up with [SEP], and (B, rows) float32 scores, the best first.
     """
 
-    def body(length, state, cache):
-        logits, cache = step(*picker.newest(state, length), cache)
+    def body(length, state, cache, rows=None):
+        ids, place, origin = picker.newest(state, length)
+        logits, cache = step(ids[:, :rows], place, origin[:, :rows], cache)
+        logits = ops.broadcast_to(logits, (*ids.shape, logits.shape[-1]))
         return length + 1, picker.choose(state, logits, length), cache
 
     def going(length, state, cache):
         return ops.logical_and(length < picker.rules.limits[2], picker.going(state))
 
-    start = ops.convert_to_tensor(picker.rules.prompt.shape[0], "int32")
-    _, state, _ = _while(going, body, (start, picker.start(), cache))
-    return picker.result(state)
+    def alone(length, state, cache):
+        return ops.logical_and(picker.alone(length), going(length, state, cache))
+
+    values = ops.convert_to_tensor(picker.rules.prompt.shape[0], "int32"), picker.start(), cache
+    if opens and isinstance(picker, Beams):
+        values = _while(alone, functools.partial(body, rows=1), values)
+    return picker.result(_while(going, body, values)[1])
 
 
 def _while(going: Callable, body: Callable, values: tuple):
@@ -355,6 +365,11 @@ class Beams:
         rows = ops.arange(self.beams)[None, :]
         origin = _written(state[5], ops.broadcast_to(rows, (self.batch, self.beams)), length - 1)
         return ops.take(state[0], length - 1, axis=2), length - 1, origin
+
+    def alone(self, length):
+        """Whether only the first beam can go on now: all that chooses the next word is its logits."""
+        # An end within the opening would leave it with no beam ahead of the others.
+        return length <= ops.minimum(self.rules.limits[0], self.rules.limits[1])
 
     def choose(self, state, logits, length):
         running, totals, finished, scores, improving, origin = state

@@ -271,21 +271,22 @@ class TextDecoder(TextModel):
 
         Args:
             image: of `read_image`.
-            ids: (B, rows) the newest token of each caption.
+            ids: (B, n) the newest token of each caption, or of the first n rows' captions.
             place: () int32, its place.
-            origin: (B, rows, T) int32: which row wrote each word of a caption, for the places up to `place`.
+            origin: (B, n, T) int32: which row wrote each word of a caption, for the places up to `place`.
             cache: of `empty_cache` or an earlier step.
             prepared: of `prepared`, once for many steps.
 
         Returns:
-            (B, rows, vocab_size) logits, and the cache with this word in it.
+            (B, n, vocab_size) logits, and the cache with this word in it.
         """
         rows, length = origin.shape[1:]
-        mask = origin[..., None] == ops.arange(rows)  # (B, rows, T, rows)
+        kept = cache[0].shape[PLACES[0]] // length  # rows that the cache has room for
+        mask = origin[..., None] == ops.arange(kept)  # (B, n, T, kept)
         mask = ops.logical_and(mask, (ops.arange(length) <= place)[:, None])
-        mask = ops.reshape(mask, (-1, 1, rows, length * rows))
+        mask = ops.reshape(mask, (-1, 1, rows, length * kept))
         x = self._embed(ids, place[None])
-        begin = [ops.stack([place * rows if axis == at else 0 for axis in range(4)]) for at in PLACES]
+        begin = [ops.stack([place * kept if axis == at else 0 for axis in range(4)]) for at in PLACES]
         cache = list(cache)
         vocabulary, packed = prepared or (None, [None] * len(self.blocks))
         for number, (block, seen) in enumerate(zip(self.blocks, image, strict=True)):

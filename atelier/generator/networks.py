@@ -38,7 +38,7 @@ def build_generator(
     excitation: bool = False,
     subpixel: bool = False,
     grain: bool = False,
-    residual: bool = False,
+    residual: int = 0,
     transposed: bool = False,
 ) -> keras.Model:
     """A functional model of built-in layers only, so that its .h5 file loads without this package.
@@ -57,8 +57,9 @@ def build_generator(
         grain: maps of noise, each a product of the latent, enter from 16 pixels on. Without them all texture has to
             come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw such
             noise anew for every picture; here a latent always gives the same picture.)
-        residual: two more convolutions at every size from 16 pixels on, which add to what the first one found (He et
-            al., "Deep residual learning", 2016) and begin by adding nothing.
+        residual: pairs of convolutions more at every size from 16 pixels on, which add to what was found before them
+            (He et al., "Deep residual learning", 2016) and begin by adding nothing. All but the first stand at 8
+            pixels, too.
         transposed: each doubling is one transposed convolution, which with the kernels of `transpose_kernel` paints
             the same pictures in less time: to paint with, not to train.
 
@@ -87,8 +88,9 @@ def build_generator(
         if grain and size >= 16:
             x = layers.Add()([x, _grain(latent, size, channels)])
         x = layers.ReLU()(_modulated_batch_norm(x, code))
-        if residual and size >= 16:
-            x = _refine(x, code)
+        for number in range(residual):
+            if size >= (8 if number else 16):
+                x = _refine(x, code, f"{number + 1}_" if number else "")
         if excitation and size in EXCITED_BY:
             x = _excite(x, maps[EXCITED_BY[size]])
         maps[size] = x
@@ -188,13 +190,13 @@ def _modulated_batch_norm(x, code, prefix: str = ""):
     return layers.Add()([x, layers.Reshape((1, 1, channels))(shift)])
 
 
-def _refine(x, code):
-    """Maps with what two more convolutions make of them added; at first that is nothing."""
+def _refine(x, code, number: str = ""):
+    """Maps with what two more convolutions make of them added; at first that is nothing. `number` tells their names."""
     size, channels = x.shape[1], x.shape[-1]
     fewer = channels // 2 if size >= 64 else channels  # where they cost most
-    more = _conv(fewer, 3, use_bias=False, name=f"refine_{size}")(x)
-    more = layers.ReLU()(_modulated_batch_norm(more, code, "refine_"))
-    last = layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=f"refined_{size}")
+    more = _conv(fewer, 3, use_bias=False, name=f"refine_{number}{size}")(x)
+    more = layers.ReLU()(_modulated_batch_norm(more, code, f"refine_{number}"))
+    last = layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name=f"refined_{number}{size}")
     return layers.Add()([x, last(more)])
 
 

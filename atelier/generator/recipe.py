@@ -20,7 +20,7 @@ class Recipe(Settings):
     generator: str = "skip"  # or "dcgan", the published arrangement
     excitation: bool = False  # small maps weigh the channels of large ones
     grain: bool = False  # noise of the latent's making enters from 16 pixels on
-    residual: bool = False  # two more convolutions at every size from 16 pixels on
+    residual: int = 0  # pairs of convolutions more at every size from 16 pixels on
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
@@ -72,6 +72,7 @@ class Recipe(Settings):
             "gradient_penalty": math.inf,
             "warm_up": math.inf,
             "augment_strength": 2,
+            "residual": 4,
             "ema_decay": 1,
             "beta_1": 1,
             "seed": 2**32,

@@ -218,6 +218,31 @@ def test_an_opening_is_greedy():
     assert np.all(np.asarray(sequences)[0, :, 1] == 1)
 
 
+@pytest.mark.parametrize("opening", [0, 1, 3])
+@pytest.mark.parametrize("low", [0, 2, 6])  # below, within and behind the opening
+def test_an_opening_by_one_row_is_the_same(opening, low):
+    widths = []
+
+    def step(ids, place, origin, cache, table):
+        widths.append(ids.shape[1])
+        return chain(table)(ids, place, origin, cache)
+
+    for seed in range(3):
+        table = np.log(np.random.default_rng(seed).dirichlet(np.full(6, 0.5), 6) + 1e-9)
+        beams = Beams(rules(opening=opening, low=low, high=8), 2, 3, 8)
+        ways = [search(functools.partial(step, table=table), [], beams, opens) for opens in (False, True)]
+        for plain, narrow in zip(*ways, strict=True):
+            np.testing.assert_array_equal(plain, narrow)
+    assert (1 in widths) == (low > 0)
+
+
+def test_captions_do_not_depend_on_how_an_opening_is_computed(captioner, pixels, monkeypatch):
+    kind = Search(opening=3, max_length=12)
+    found = Decoder(captioner.model)(pixels[:2], [5], kind)[0]
+    monkeypatch.setattr(decoding.Beams, "alone", lambda self, length: length < 0)
+    assert Decoder(captioner.model)(pixels[:2], [5], kind)[0] == found
+
+
 def drawn(count, **settings):
     """What is drawn first from 60, 30, 10 and 0 %, `count` times."""
     table = np.log(np.tile([0.6, 0.3, 0.1, 1e-9], (4, 1)))
