@@ -130,8 +130,9 @@ class Decoder:
     def _prepared(self, size: int, prompt: list[int], search: Search) -> tuple[Callable, list]:
         """The compiled search for `size` pictures, and what it takes beside them."""
         length = min(-(-search.max_length // CACHE_STEP) * CACHE_STEP, self.config.max_position_embeddings)
-        kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0)
-        kind += (search.opening > 0,)
+        # The opening's own loop is seconds more to compile, and one picture would not gain a millisecond by it.
+        opens = size > 1 and search.opening > 0 and search.num_beams > 1 and not search.samples
+        kind = (search.rows, bool(search.samples), search.no_repeat_ngram, search.repetition_penalty != 1.0, opens)
         limits = [len(prompt) + search.opening, search.min_length, search.max_length]
         tuning = [search.repetition_penalty, search.temperature, search.top_p]
         chance = np.zeros((size, search.rows, length), np.float32)
@@ -168,9 +169,7 @@ class Decoder:
             cache = text.empty_cache(batch, rows, length, image, prompt[:-1] if prompt.shape[0] > 1 else None)
             rules = Rules(prompt, limits, tuning, chance, self.config.sep_token_id, ngram, penalised)
             picker = (Sampler if sampled else Greedy if rows == 1 else Beams)(rules, batch, rows, length)
-            # The opening's own loop is seconds more to compile, and one picture would not gain a millisecond by it.
-            step = functools.partial(text.step, image, prepared=text.prepared())
-            return search(step, cache, picker, opens and batch > 1)
+            return search(functools.partial(text.step, image, prepared=text.prepared()), cache, picker, opens)
 
         self._compiled[key] = compiled(run, self._model.variables, xla=is_small(self.config))
         return self._compiled[key]
@@ -240,7 +239,7 @@ def search(step: Callable, cache: list, picker, opens: bool = False):
         step: (ids (B, n), place (), origin (B, n, T), cache) -> (logits (B, n, V), cache), for n = 1 and n = rows.
         cache: what `step` is first given.
         picker: chooses the words.
-        opens: whether there is an opening worth a loop of its own, in which only the first row is computed.
+        opens: whether beams have an opening worth a loop of its own, in which only the first row is computed.
 
     Returns:
         (B, rows, T) int32 tokens filled up with [SEP], and (B, rows) float32 scores, the best first.
@@ -259,7 +258,7 @@ def search(step: Callable, cache: list, picker, opens: bool = False):
         return ops.logical_and(picker.alone(length), going(length, state, cache))
 
     values = ops.convert_to_tensor(picker.rules.prompt.shape[0], "int32"), picker.start(), cache
-    if opens and isinstance(picker, Beams):
+    if opens:
         values = _while(alone, functools.partial(body, rows=1), values)
     return picker.result(_while(going, body, values)[1])
 

@@ -236,11 +236,26 @@ def test_an_opening_by_one_row_is_the_same(opening, low):
     assert (1 in widths) == (low > 0)
 
 
-def test_captions_do_not_depend_on_how_an_opening_is_computed(captioner, pixels, monkeypatch):
-    kind = Search(opening=3, max_length=12)
-    found = Decoder(captioner.model)(pixels[:2], [5], kind)[0]
-    monkeypatch.setattr(decoding.Beams, "alone", lambda self, length: length < 0)
-    assert Decoder(captioner.model)(pixels[:2], [5], kind)[0] == found
+def test_captions_of_a_group_do_not_depend_on_how_an_opening_is_computed(captioner, pixels, monkeypatch):
+    widths, step = [], captioner.model.text_decoder.step
+
+    def watched(image, ids, *rest, **options):
+        widths.append(ids.shape[1])
+        return step(image, ids, *rest, **options)
+
+    monkeypatch.setattr(captioner.model.text_decoder, "step", watched)
+    group, kind = (
+        np.repeat(pixels[:1], 3, axis=0) + np.arange(3)[:, None, None, None] / 2,
+        Search(opening=3, max_length=12),
+    )
+    found = Decoder(captioner.model)(group.astype("float32"), [5], kind)[0]
+    assert set(widths) == {1, 3}
+    widths.clear()
+    monkeypatch.setattr(decoding, "search", lambda *arguments: search(*arguments[:3]))
+    plain = Decoder(captioner.model)(group.astype("float32"), [5], kind)[0]
+    assert set(widths) == {3}
+    for one, other in zip(itertools.chain(*found), itertools.chain(*plain), strict=True):
+        assert one.tokens == other.tokens and one.score == pytest.approx(other.score, abs=1e-5)
 
 
 def drawn(count, **settings):
