@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--captioner", default=shipped, metavar="PATH|ID", help="which one, on generator's pictures too"
     )
-    evaluate.add_argument("--beams", type=int, default=3, metavar="N", help="captioner: of its search (default 3)")
+    evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="captioner: of its search (default 1)")
     evaluate.add_argument("--candidates", type=int, default=1, metavar="N", help="captioner: the best of so many")
     evaluate.add_argument("--out", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="figures and plots")
     evaluate.add_argument(

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from atelier.seeds import check_seed, check_style, fresh_seed, latent_from_seed,
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with generator.h5, captioner/ and config.yaml."""
+
+_LOADING = threading.Lock()
 
 
 def json_line(values: dict[str, Any]) -> str:
@@ -143,7 +146,7 @@ class Studio:
         # A folder beside the configuration, or else by its name from the hub.
         folder = home / config.captioner
         source = config.captioner if is_hub_id(config.captioner) and not folder.is_dir() else folder
-        captioner = functools.partial(_captioner, source, config.captioner_fallback)
+        captioner = functools.partial(_captioner_once, source, config.captioner_fallback)
         llm = None
         if config.caption_llm:
             llm = LanguageModel(config.caption_llm, config.caption_llm_model, config.caption_llm_timeout)
@@ -274,6 +277,11 @@ def _save(artwork: Artwork, folder: Path) -> Path:
 @functools.lru_cache(maxsize=4)
 def _painter(path: Path) -> Painter:
     return Painter.load(path)
+
+
+def _captioner_once(source: str | Path, fallback: bool) -> Captioner:
+    with _LOADING:  # threads that ask at the same time would each load their own
+        return _captioner(source, fallback)
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -388,6 +389,21 @@ def test_a_studio_opens_by_its_configuration_and_loads_its_models_once(project):
     assert one.painter is other.painter and (one.scale, other.scale) == (1, 2)
     (artwork,) = one.create([7], "painting")
     assert artwork.image.shape == (16, 16, 3) and isinstance(artwork.caption, str)
+
+
+def test_threads_that_ask_at_the_same_time_load_one_captioner(project, monkeypatch):
+    loaded = []
+
+    def load(source):
+        time.sleep(0.2)  # long enough for the others to ask, too
+        loaded.append(source)
+        return FakeCaptioner()
+
+    monkeypatch.setattr("atelier.studio.Captioner.load", load)
+    studio = Studio.open(Config(), project)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda seed: studio.create([seed]), range(3)))
+    assert loaded == [project / "captioner"]
 
 
 def test_a_missing_generator_is_an_error_and_a_missing_captioner_a_reason(project):

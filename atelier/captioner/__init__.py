@@ -88,7 +88,7 @@ class Captioner:
             images: PIL pictures of any mode and size, or (H, W, 3) uint8 arrays.
             candidates: of so many captions of each picture the one with the best alignment is taken (the likeliest,
                 where the captioner has no text encoder). At least as many beams are followed.
-            search: as of `candidates`.
+            search: as of `candidates`, but greedy by default: beams cost half as much again, or twice as much.
 
         Returns:
             one `Caption` for each picture, in order.
@@ -97,7 +97,7 @@ class Captioner:
             ValueError: a picture or a number is none that is allowed; the message says what is.
         """
         _check("candidates", candidates, 1, 16)
-        search["num_beams"] = max(search.get("num_beams", 3), candidates if candidates > 1 else 0)
+        search["num_beams"] = max(search.get("num_beams", 1), candidates if candidates > 1 else 0)
         found = self.candidates(images, count=candidates, **search)
         return [max(each, key=lambda caption: caption.alignment or 0.0) for each in found]
 

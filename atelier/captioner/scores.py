@@ -49,25 +49,41 @@ def bleu(captions: Sequence[str], references: Sequence[str], orders: int = ORDER
 
 
 def cider(captions: Sequence[str], references: Sequence[str]) -> list[float]:
-    """CIDEr-D of each caption (Vedantam et al., 2015), in [0, 10]; their mean is the set's figure.
+    """CIDEr-D of each caption against its own reference; their mean is the set's figure."""
+    score = Cider(references)
+    return [score(caption, place) for place, caption in enumerate(captions)]
+
+
+class Cider:
+    """CIDEr-D (Vedantam et al., 2015), in [0, 10], with one reference a picture.
 
     The cosine of both sentences' n-gram counts weighed by rarity among the references, clipped to what the reference
-    has and damped where the lengths differ, mean over n = 1 to 4, times 10. With one reference a caption.
+    has and damped where the lengths differ, mean over n = 1 to 4, times 10.
     """
-    wanted = [[ngrams(words(reference), order) for order in range(1, ORDERS + 1)] for reference in references]
-    documents = Counter(gram for orders in wanted for counts in orders for gram in counts)
-    scores = []
-    for caption, theirs in zip(captions, wanted, strict=True):
-        ours = [ngrams(words(caption), order) for order in range(1, ORDERS + 1)]
-        weighed = [[_rarity(counts, documents, len(references)) for counts in side] for side in (ours, theirs)]
+
+    def __init__(self, references: Sequence[str]):
+        counts = [_counts(reference) for reference in references]
+        self._documents = Counter(gram for orders in counts for grams in orders for gram in grams)
+        self._total = len(counts)
+        self._references = [(self._weighed(orders), orders[1].total()) for orders in counts]
+
+    def __call__(self, caption: str, place: int) -> float:
+        """Of a caption of the picture whose reference is number `place`."""
+        ours, (theirs, pairs) = _counts(caption), self._references[place]
         # The COCO code takes the number of word pairs for the length.
-        damping = math.exp(-((ours[1].total() - theirs[1].total()) ** 2) / (2 * SIGMA**2))
-        scores.append(10.0 * damping * sum(map(_clipped_cosine, *weighed)) / ORDERS)
-    return scores
+        damping = math.exp(-((ours[1].total() - pairs) ** 2) / (2 * SIGMA**2))
+        return 10.0 * damping * sum(map(_clipped_cosine, self._weighed(ours), theirs)) / ORDERS
+
+    def _weighed(self, orders: list[Counter]) -> list[dict[tuple, float]]:
+        return [
+            {gram: count * math.log(self._total / max(1, self._documents[gram])) for gram, count in counts.items()}
+            for counts in orders
+        ]
 
 
-def _rarity(counts: Counter, documents: Counter, total: int) -> dict[tuple, float]:
-    return {gram: count * math.log(total / max(1, documents[gram])) for gram, count in counts.items()}
+def _counts(sentence: str) -> list[Counter]:
+    tokens = words(sentence)
+    return [ngrams(tokens, order) for order in range(1, ORDERS + 1)]
 
 
 def _clipped_cosine(ours: dict[tuple, float], theirs: dict[tuple, float]) -> float:

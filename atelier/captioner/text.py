@@ -214,13 +214,20 @@ class TextDecoder(TextModel):
             layer.build((None, None, self.config.hidden_size))
         self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="cls.predictions.bias")
 
-    def call(self, ids, image, training=False):
-        """(B, T) token ids and (B, S, image_dim) picture vectors -> (B, T, vocab_size) logits."""
+    def call(self, ids, image, training=False, rows: int = 1):
+        """(B * rows, T) token ids and (B, S, image_dim) picture vectors -> (B * rows, T, vocab_size) logits.
+
+        Args:
+            rows: texts of each picture, below each other.
+        """
         length = ids.shape[1]
         mask = ops.tril(ops.ones((length, length), "bool"))  # a word sees itself and what came before
         x = self._embed(ids, ops.arange(length), training)
         for block in self.blocks:
-            x = block(x, block.read_words(x, length), block.read_image(image), mask, length=length, training=training)
+            seen = block.read_image(image)
+            if rows > 1:
+                seen = [ops.repeat(part, rows, axis=0) for part in seen]
+            x = block(x, block.read_words(x, length), seen, mask, length=length, training=training)
         return self._logits(x, length, ops.transpose(self.word_embeddings.embeddings))
 
     def read_image(self, image):
@@ -309,6 +316,14 @@ class TextDecoder(TextModel):
         else:
             logits = ops.matmul(x, vocabulary)
         return ops.reshape(logits + self.bias, (-1, length, self.config.vocab_size))
+
+
+def copied(text: TextDecoder) -> TextDecoder:
+    """Another decoder with the same weights."""
+    copy = TextDecoder(text.config, text.blocks[0].image_dim, name=text.name)
+    copy.build()
+    copy.set_weights(text.get_weights())
+    return copy
 
 
 def encoder_rows(ids, cls: int, pad: int):

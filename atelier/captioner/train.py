@@ -1,4 +1,5 @@
-"""Trains a small captioner on the project's captions: first on a frozen stem's features, then all of it.
+"""Trains a small captioner on the project's captions: first on a frozen stem's features, then all of it; and then, by
+choice, by what its own captions are worth (see `reward`).
 
 Two losses teach it (Li et al., "BLIP", 2022): the language loss, to write a picture's caption, and the image-text
 contrastive loss (ITC; Radford et al., "CLIP", 2021), to find a picture's caption among those of the whole batch.
@@ -34,7 +35,9 @@ from atelier.captioner.compiling import compiled, constant
 from atelier.captioner.config import BlipConfig, RetrievalConfig, TextConfig, VisionConfig
 from atelier.captioner.evaluate import Judge
 from atelier.captioner.examples import find_examples, open_rgb, view_features
+from atelier.captioner.losses import caption_loss, contrastive_loss
 from atelier.captioner.preprocessing import Preprocessor
+from atelier.captioner.reward import Critic, Reward
 from atelier.captioner.text import encoder_rows
 from atelier.captioner.tokenizer import SPECIAL_TOKENS, CaptionTokenizer, train_tokenizer
 from atelier.captioner.weights import from_pretrained, load_weights, save_pretrained, to_tensors
@@ -69,6 +72,12 @@ class Recipe(Settings):
     tuning_rate: float = 1.5e-4  # of the whole, stem included
     warmup: int = 200  # steps of each phase
     frozen_share: float = 0.55  # of the minutes
+    reward_share: float = 0.0  # of the minutes, the last of them
+    reward_rate: float = 1.5e-4
+    drawn: int = 5  # captions of each picture that are drawn and rewarded
+    drawn_temperature: float = 0.5  # nearly what a search finds, and different enough to learn from
+    truth: float = 0.1  # the weight of the language loss beside the reward
+    anchor: float = 0.5  # and that of naming the medium as before
     held_out: float = 0.08  # of the pictures
 
     seed: int = 0
@@ -111,6 +120,11 @@ class Recipe(Settings):
         return RetrievalConfig(encoder, self.embedding_size, matching=False)
 
 
+# In this order. "frozen": all behind the stem, on features; "whole": all of it, on pictures; "reward": the decoder, on
+# the picture encoder's vectors.
+PHASES = ("frozen", "whole", "reward")
+
+
 class Teacher(keras.Model):
     """A BLIP and what it is shown: feature maps while its stem is `frozen`, pixels afterwards.
 
@@ -150,37 +164,6 @@ class Teacher(keras.Model):
         written = caption_loss(y[:, 1:], logits, self.blip.config.text.pad_token_id, recipe.label_smoothing)
         same = ops.all(y[:, None] == y[None], axis=-1)
         return written + recipe.contrast * contrastive_loss(images, texts, scale, same)
-
-
-def contrastive_loss(images, texts, scale, same):
-    """How hard it is to find each picture's text in the batch, and each text's picture (InfoNCE, in nats).
-
-    Args:
-        images, texts: (B, d) embeddings of length 1, a pair in each row.
-        scale: () factor of their cosines, one over the temperature.
-        same: (B, B) booleans: which texts are alike, so that each of them is right.
-    """
-    cosines = scale * ops.matmul(images, ops.transpose(texts))  # (B pictures, B texts)
-    right = ops.cast(same, cosines.dtype)
-    right = right / ops.sum(right, axis=1, keepdims=True)
-    both = ops.log_softmax(cosines, axis=1) + ops.log_softmax(cosines, axis=0)
-    return -0.5 * ops.mean(ops.sum(right * both, axis=1))
-
-
-def caption_loss(ids, logits, pad: int, smoothing: float = 0.0):
-    """Mean cross entropy (nats) of the tokens that are no padding.
-
-    Args:
-        ids: (B, T) the tokens to be foreseen, `pad` where a caption has ended.
-        logits: (B, T, vocab_size).
-        smoothing: share of the target that is spread over the whole vocabulary (Szegedy et al., 2016).
-    """
-    ids = ops.cast(ids, "int32")
-    log_probs = ops.log_softmax(logits)
-    hit = ops.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]  # (B, T)
-    loss = -(1.0 - smoothing) * hit - smoothing * ops.mean(log_probs, axis=-1)
-    counts = ops.cast(ids != pad, loss.dtype)
-    return ops.sum(loss * counts) / ops.sum(counts)
 
 
 def learning_rate(peak: float, progress: float, step: int, warmup: int) -> float:
@@ -246,7 +229,7 @@ class Run:
 
     def __init__(self, data, out: Path, recipe: Recipe, stem_weights, start, resume: bool):
         self.recipe, self.out, self.folder = recipe, out, out / "run"
-        self.step, self.seconds, self.frozen, self.best = 0, 0.0, True, {}
+        self.step, self.seconds, self.phase, self.best = 0, 0.0, self._phase_at(0.0), {}
         state = self._read_state() if resume else None
         keras.utils.set_random_seed(recipe.seed)
         self.pictures, held_out = find_examples(data, recipe.held_out)
@@ -260,8 +243,7 @@ class Run:
         self.chances = chances([picture.medium for picture in self.pictures])
         self.preprocessor = Preprocessor(self.model.config.vision.image_size)
         self.judge = Judge(self.model, self.tokenizer, self.preprocessor, held_out, recipe.max_tokens)
-        self.features = self._features(start or stem_weights)
-        self.teacher = self._teacher()
+        self.teacher, self.features = self._teacher(), None
         if state:
             for variable, value in zip(self._variables(), state, strict=True):
                 variable.assign(value)
@@ -284,30 +266,48 @@ class Run:
         else:
             self.model = model
 
-    def _teacher(self) -> Teacher:
-        return Teacher(self.model, self.tokenizer.cls_id, self.frozen, self.recipe)
+    def _teacher(self) -> Teacher | Critic:
+        if self.phase == "reward":
+            reward = Reward([picture.caption for picture in self.pictures])
+            return Critic(self.model, self.tokenizer, reward, self.recipe)
+        return Teacher(self.model, self.tokenizer.cls_id, self.phase == "frozen", self.recipe)
+
+    def _phase_at(self, share: float) -> str:
+        """The phase after a share of the time."""
+        if share >= 1.0 - self.recipe.reward_share:
+            return "reward"
+        return "frozen" if share < self.recipe.frozen_share else "whole"
+
+    def _schedule(self) -> tuple[float, float, float]:
+        """The shares of the time at which this phase begins and ends, and its highest learning rate."""
+        recipe, reward = self.recipe, 1.0 - self.recipe.reward_share
+        return {
+            "frozen": (0.0, min(recipe.frozen_share, reward), recipe.rate),
+            "whole": (recipe.frozen_share, reward, recipe.tuning_rate),
+            "reward": (reward, 1.0, recipe.reward_rate),
+        }[self.phase]
 
     def go_on(self, until: float) -> None:
         """Train until so many seconds have been trained in all; then judge and save."""
         recipe = self.recipe
+        if self.seconds < until:
+            self._enter(until)  # what it has to compute has a bar of its own
         saved = judged = self.seconds
         shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
         bar = progress_bar(total=round(until), initial=round(self.seconds), desc="captioner", bar_format=shape)
         while self.seconds < until:
+            self._enter(until)
             started = perf_counter()
-            if self.frozen and self.seconds >= until * recipe.frozen_share:
-                self.frozen, self.step = False, 0
-                self.teacher = self._teacher()
-            begin, end = (0.0, recipe.frozen_share) if self.frozen else (recipe.frozen_share, 1.0)
-            progress = (self.seconds / until - begin) / (end - begin)
-            peak = recipe.rate if self.frozen else recipe.tuning_rate
+            begin, end, peak = self._schedule()
+            progress = (self.seconds / until - begin) / max(end - begin, 1e-9)
             self.teacher.optimizer.learning_rate = learning_rate(peak, progress, self.step, recipe.warmup)
             loss = self._learn()
             self.step += 1
             took = perf_counter() - started
             self.seconds += took
-            bar.set_postfix_str(f"loss {loss:.3f}, {recipe.batch / took:.0f} pictures/s", refresh=False)
-            bar.update(round(self.seconds) - bar.n)
+            said = "reward" if self.phase == "reward" else "loss"
+            bar.set_postfix_str(f"{said} {loss:.3f}, {recipe.batch / took:.0f} pictures/s", refresh=False)
+            bar.update(min(round(self.seconds), bar.total) - bar.n)
             if self.seconds - judged > recipe.judge_minutes * 60:
                 judged = self.seconds
                 self._judge(loss)
@@ -318,12 +318,21 @@ class Run:
         self._judge(loss=None)
         self._save_state()
 
+    def _enter(self, until: float) -> None:
+        """Go over to the phase that is due, and have what it shows: features are computed before its time begins."""
+        phase = self._phase_at(self.seconds / until)
+        if PHASES.index(phase) > PHASES.index(self.phase):
+            self.phase, self.step = phase, 0
+            self.teacher, self.features = self._teacher(), None
+        if self.features is None and self.phase != "whole":
+            self.features = self._features()
+
     def _learn(self) -> float:
-        """One step: the loss of its batch. Which pictures and views it sees follows from its number alone."""
+        """One step: the loss (or mean reward) of its batch. What it sees and draws follows from its number alone."""
         recipe, batch = self.recipe, self.recipe.batch
-        rng = np.random.default_rng([recipe.seed, self.frozen, self.step])
+        rng = np.random.default_rng([recipe.seed, PHASES.index(self.phase), self.step])
         chosen = rng.choice(len(self.pictures), batch, replace=len(self.pictures) < batch, p=self.chances)
-        if self.frozen:
+        if self.phase != "whole":
             views = rng.integers(recipe.views, size=batch)
             shown = np.stack([self.features[view][index] for view, index in zip(views, chosen, strict=True)])
             shown = shown.astype(np.float32)
@@ -331,12 +340,14 @@ class Run:
             pictures = [self.pictures[index] for index in chosen]
             shown = self.preprocessor([random_view(open_rgb(one.path), one.caption, rng) for one in pictures])
         ids = self.ids[chosen]
+        if self.phase == "reward":
+            return self.teacher.learn(shown, ids, chosen, rng)
         return float(self.teacher.train_on_batch((shown, ids), ids))
 
     def _judge(self, loss: float | None) -> None:
         """Judge the model, log the figures, and keep it in `out` if it is the best so far."""
         figures = self.judge()
-        record = {"minutes": round(self.seconds / 60, 2), "step": self.step, "frozen": self.frozen, "training": loss}
+        record = {"minutes": round(self.seconds / 60, 2), "step": self.step, "phase": self.phase, "training": loss}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record | figures) + "\n")
         if not self.best or goodness(figures) > goodness(self.best):
@@ -353,27 +364,31 @@ class Run:
         except Exception as error:  # what Keras raises depends on what is wrong, from no network to another network
             raise FileNotFoundError(f"no MobileNetV2 weights from {weights}: {error}") from error
 
-    def _features(self, origin) -> list[np.ndarray]:
-        """The frozen stem's features of every view; `origin` says where the stem's weights came from."""
+    def _features(self) -> list[np.ndarray]:
+        """Every view of each picture as this phase is shown it: the stem's feature map, or the encoder's vectors."""
         recipe, vision = self.recipe, self.model.vision_model
-        size = vision.config.image_size
-        feature_map = compiled(constant(vision.feature_map, vision.stem.variables), vision.stem.variables)
+        whole = self.phase == "reward"
+        show, variables = (vision, vision.variables) if whole else (vision.feature_map, vision.stem.variables)
+        shown = compiled(constant(show, variables), variables)
 
         def embed(images):
             pixels = self.preprocessor(images + images[:1] * (recipe.batch - len(images)))  # one shape, compiled once
-            return ops.convert_to_numpy(feature_map(pixels))[: len(images)]
+            return ops.convert_to_numpy(shown(pixels))[: len(images)]
 
-        # Features of other pictures, of another size, or from another stem are other features.
-        about = [size, str(origin), *((one.path.name, one.caption) for one in self.pictures)]
-        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        return view_features(self.folder / f"features-{key}", self.pictures, recipe.views, embed, recipe.batch)
+        # Features of other pictures, of another size, or by other weights are other features.
+        about = [vision.config.image_size, *((one.path.name, one.caption) for one in self.pictures)]
+        key = hashlib.sha256(json.dumps(about).encode())
+        for variable in variables:
+            key.update(ops.convert_to_numpy(variable).tobytes())
+        folder = self.folder / f"features-{key.hexdigest()[:12]}"
+        return view_features(folder, self.pictures, recipe.views, embed, recipe.batch)
 
     def _variables(self) -> list[keras.Variable]:
         """All that training changes: weights, the optimizer's moments, the dropout's random state."""
         return [*self.teacher.variables, *self.teacher.optimizer.variables]
 
     def _save_state(self) -> None:
-        about = {"step": self.step, "seconds": self.seconds, "frozen": self.frozen, "best": self.best}
+        about = {"step": self.step, "seconds": self.seconds, "phase": self.phase, "best": self.best}
         about["recipe"] = dataclasses.asdict(self.recipe)
         buffer = io.BytesIO()
         values = {f"{number:04d}": variable.numpy() for number, variable in enumerate(self._variables())}
@@ -388,7 +403,7 @@ class Run:
             about = json.loads(str(state["about"]))
             if about.pop("recipe") != dataclasses.asdict(self.recipe):
                 raise ValueError(f"the run in {self.out} has another recipe: resume it with that, or begin anew")
-            self.step, self.seconds, self.frozen = about["step"], about["seconds"], about["frozen"]
+            self.step, self.seconds, self.phase = about["step"], about["seconds"], about["phase"]
             self.best = about["best"]
             return [state[name] for name in sorted(set(state.files) - {"about"})]
 

@@ -21,7 +21,7 @@ def evaluate_captioner(
     generator: str | Path | None = None,
     count: int = 500,
     held_out: float = 0.08,
-    num_beams: int = 3,
+    num_beams: int = 1,
     candidates: int = 1,
 ) -> dict[str, float | int | dict]:
     """Measure a captioner.

@@ -14,9 +14,10 @@ from atelier.captioner.augment import degrade, random_view
 from atelier.captioner.blip import Blip
 from atelier.captioner.evaluate import small_and_large_again
 from atelier.captioner.examples import find_examples, view_features
+from atelier.captioner.losses import caption_loss, contrastive_loss
 from atelier.captioner.preprocessing import Preprocessor
 from atelier.captioner.tokenizer import train_tokenizer
-from atelier.captioner.train import Recipe, Run, caption_loss, chances, contrastive_loss, learning_rate, train
+from atelier.captioner.train import Recipe, Run, chances, learning_rate, train
 from atelier.captioner.weights import load_weights, to_tensors
 from atelier.dataset.source import find_pictures
 from tests.captioner.conftest import CAPTIONS
@@ -243,13 +244,13 @@ def test_training_learns_and_an_interrupted_run_ends_alike(data, stem_weights, t
 def test_a_run_may_tune_the_stem_from_the_first_step_and_without_warm_up(clock):
     run = Run.__new__(Run)  # the clockwork alone: no model
     run.recipe = dataclasses.replace(TINY, frozen_share=0.0, warmup=0)
-    run.seconds, run.step, run.frozen = 0.0, 0, True
+    run.seconds, run.step, run.phase, run.features = 0.0, 0, "frozen", None
     run._teacher = lambda: SimpleNamespace(optimizer=SimpleNamespace())
     run._learn = lambda: 0.0
     run._judge = lambda loss: None
     run._save_state = lambda: None
     run.go_on(60 * STEP)
-    assert not run.frozen and run.step == 1
+    assert run.phase == "whole" and run.step == 1
     assert run.teacher.optimizer.learning_rate == run.recipe.tuning_rate
 
 
@@ -270,11 +271,43 @@ def test_what_keras_prints_is_not_among_the_results(monkeypatch, capsys):
 def test_the_stem_is_tuned_in_the_second_phase(data, stem_weights, tmp_path, clock):
     recipe = dataclasses.replace(TINY, frozen_share=0.5, tuning_rate=5e-3)
     train([data], tmp_path, minutes=10 * STEP, stem_weights=stem_weights, recipe=recipe)
-    assert last_figures(tmp_path)["frozen"] is False
+    assert last_figures(tmp_path)["phase"] == "whole"
     stem = keras.applications.MobileNetV2(weights=str(stem_weights), include_top=False, input_shape=(32, 32, 3))
     before = np.asarray(stem.get_layer("Conv_1").kernel)
     after = load_file(tmp_path / "model.safetensors")["vision_model.embeddings.stem.Conv_1.weight"]
     assert np.abs(after.transpose(2, 3, 1, 0) - before).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_the_last_phase_rewards_the_decoder_and_goes_on_where_it_was(data, stem_weights, tmp_path, clock):
+    start, whole, parts = tmp_path / "start", tmp_path / "whole", tmp_path / "parts"
+    train([data], start, minutes=16 * STEP, stem_weights=stem_weights, recipe=TINY)
+    rates = {"frozen_share": 0.0, "reward_share": 1.0, "reward_rate": 5e-3, "drawn": 3}
+    run = {"minutes": 8 * STEP, "start": start}
+    run["recipe"] = dataclasses.replace(TINY, checkpoint_minutes=3 * STEP, judge_minutes=1.0, **rates)
+    train([data], whole, **run)
+    assert (last_figures(whole)["phase"], last_figures(whole)["step"]) == ("reward", 8)
+    clock(5)
+    with pytest.raises(KeyboardInterrupt):
+        train([data], parts, **run)
+    clock()
+    train([data], parts, **run)
+    first, once, twice = (load_file(folder / "model.safetensors") for folder in (start, whole, parts))
+    changed = {name for name, value in first.items() if not np.array_equal(once[name], value)}
+    assert changed and all(name.startswith("text_decoder.") for name in changed)
+    for name, value in once.items():
+        np.testing.assert_allclose(twice[name], value, atol=2e-3, err_msg=name)
+
+
+def test_phases_follow_each_other_by_their_shares():
+    run = Run.__new__(Run)
+    rates = {"rate": 1.0, "tuning_rate": 2.0, "reward_rate": 3.0}
+    run.recipe = dataclasses.replace(TINY, frozen_share=0.5, reward_share=0.25, **rates)
+    found = []
+    for share in (0.0, 0.49, 0.5, 0.74, 0.75, 1.0):
+        run.phase = run._phase_at(share)
+        found.append((run.phase, *run._schedule()))
+    assert found == [("frozen", 0.0, 0.5, 1.0)] * 2 + [("whole", 0.5, 0.75, 2.0)] * 2 + [("reward", 0.75, 1.0, 3.0)] * 2
 
 
 def test_what_cannot_be_trained_is_said_before_anything_is_done(data, stem_weights, tmp_path):
