@@ -27,7 +27,7 @@ log = logging.getLogger("atelier.service")
 
 PATIENCE = 0.16
 """Seconds that an artwork waits longer than an upload where many wait: alone it takes longer, too, and whoever uploads
-a picture should not feel the crowd more than whoever has one painted. With twice as much, artworks that many uploads
+a picture should not feel the crowd more than whoever has one painted. With 0.24, artworks that many uploads
 overtake wait for a batch more."""
 
 

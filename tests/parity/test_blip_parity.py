@@ -230,8 +230,9 @@ def test_a_hub_checkpoints_config(tmp_path):
     assert config.vision.grid == 24
 
 
-def test_captioner_end_to_end_on_theirs(pair, tmp_path):
-    """A folder with transformers' own weights and config captions as transformers does."""
+@pytest.mark.parametrize("beams", [1, 3])
+def test_captioner_end_to_end_on_theirs(pair, beams, tmp_path):
+    """A folder with transformers' own weights and config captions as transformers does, greedily by default."""
     theirs, ours = pair
     words = train_tokenizer(CAPTIONS * 2, ours.config.text.vocab_size - 10)
     theirs.save_pretrained(tmp_path)
@@ -240,12 +241,13 @@ def test_captioner_end_to_end_on_theirs(pair, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(Preprocessor(size).to_json())
     image = Image.fromarray(np.random.default_rng(8).integers(0, 256, (80, 80, 3), dtype=np.uint8))
     captioner = Captioner.load(tmp_path)
-    found = captioner.caption([image], prompt="an icon of", min_length=0, max_length=20)[0]
+    search = {"num_beams": beams} if beams > 1 else {}
+    found = captioner.caption([image], prompt="an icon of", min_length=0, max_length=20, **search)[0]
     assert found.text.startswith("an icon of")
     ids = torch.tensor([[*captioner.tokenizer.prompt_ids("an icon of"), IDS["sep_token_id"]]])
     pixels = as_torch(captioner.preprocessor([image]))
     with torch.no_grad():
         row = theirs.generate(
-            pixel_values=pixels, input_ids=ids, num_beams=3, max_length=20, no_repeat_ngram_size=3, do_sample=False
+            pixel_values=pixels, input_ids=ids, num_beams=beams, max_length=20, no_repeat_ngram_size=3, do_sample=False
         )
     assert found.text == captioner.tokenizer.text(row[0].tolist())
