@@ -51,7 +51,7 @@ def bleu(captions: Sequence[str], references: Sequence[str], orders: int = ORDER
 def cider(captions: Sequence[str], references: Sequence[str]) -> list[float]:
     """CIDEr-D of each caption against its own reference; their mean is the set's figure."""
     score = Cider(references)
-    return [score(caption, place) for place, caption in enumerate(captions)]
+    return [score(caption, place) for caption, place in zip(captions, range(len(references)), strict=True)]
 
 
 class Cider:

@@ -217,6 +217,8 @@ def train(
     """
     if minutes <= 0:
         raise ValueError(f"minutes is a number above 0, not {minutes}")
+    if recipe and recipe.reward_share and recipe.drawn < 2:
+        raise ValueError(f"drawn is at least 2, since captions are compared, not {recipe.drawn}")
     if start is None and stem_weights != "imagenet" and not Path(stem_weights).is_file():
         raise FileNotFoundError(f"no stem weights at {stem_weights}")
     run = Run(data, Path(out), recipe or Recipe(), stem_weights, start, resume)

@@ -313,6 +313,8 @@ def test_phases_follow_each_other_by_their_shares():
 def test_what_cannot_be_trained_is_said_before_anything_is_done(data, stem_weights, tmp_path):
     with pytest.raises(ValueError, match="minutes"):
         train([data], tmp_path, minutes=0, stem_weights=stem_weights)
+    with pytest.raises(ValueError, match="drawn is at least 2"):
+        train([data], tmp_path, minutes=1, recipe=dataclasses.replace(TINY, reward_share=0.5, drawn=1))
     with pytest.raises(FileNotFoundError, match="stem weights"):
         train([data], tmp_path, minutes=1, stem_weights=tmp_path / "none.h5")
     with pytest.raises(FileNotFoundError, match="no data folder"):
