@@ -104,7 +104,6 @@ def test_a_visitor_plays(page, address):
 
 
 def test_a_permalink_makes_its_artwork_again(page, address, studio):
-    arrive(page, address)
     link = next_artwork(page, lambda: page.goto(f"{address}/?seed=lighthouse&style=engraving"))
     assert link == "?seed=lighthouse&style=engraving"
     (expected,) = studio.create(["lighthouse"], "engraving")
