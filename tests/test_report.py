@@ -27,7 +27,7 @@ generator:
   figures:
     kid: {label: KID <× 1000>, value: kid.mean, spread: kid.std, floor: floor.kid, times: 1000, digits: 2}
     share: {label: share, value: share, times: 100, digits: 0, unit: " %"}
-    count: {label: pictures, value: count, digits: 0}
+    count: {label: pictures, value: count, digits: 0, compared: false}
 speed:
   title: Speed
   file: runs/speed.jsonl
@@ -75,7 +75,6 @@ def test_figures_are_read_and_written_as_the_list_says(project):
         "generator.share": "78 %",
         "generator.share.baseline": "50 %",
         "generator.count": "1,600",
-        "generator.count.baseline": "1,600",
         "speed.ratio": "2.0 ×",  # of a benchmark that was run twice, the last
     }
     assert report["curves"]["generator"]["lines"] == {"one": [(20, 0.5), (30, 0.25)]}
@@ -89,6 +88,20 @@ def test_what_is_not_there_stays_as_it_was(project):
     report = json.loads(json.dumps(gather(project, earlier)))
     assert "earlier report" in report.pop("notes")[0] and earlier.pop("notes") == [] and report == earlier
     assert "speed.ratio" not in texts(gather(project))
+
+
+def test_a_baseline_that_is_not_there_stays_as_it_was(project):
+    """It took hours to train, and does not change with the figures that it is held against."""
+    earlier = gather(project)
+    (project / "runs/plain.json").unlink()
+    leave(project, "figures.json", json.loads((project / "runs/figures.json").read_text()) | {"share": 0.8})
+    report = gather(project, earlier)
+    assert texts(report) == texts(earlier) | {"generator.share": "80 %"}
+    assert report["sections"]["generator"]["baseline"] == earlier["sections"]["generator"]["baseline"]
+    assert report["notes"] == [
+        "generator: the baseline as in the earlier report, no runs/plain.json: evaluate the plain one"
+    ]
+    assert "generator.kid.baseline" not in texts(gather(project))
 
 
 def test_a_benchmark_that_was_left_out_is_no_figure(project):
@@ -172,7 +185,7 @@ def test_the_command_writes_the_report_and_fills_texts(project, capsys, monkeypa
     card.write_text("<!--speed.ratio-->2.0 ×<!--/-->")
     assert main(["report", "--docs", str(project / "docs")]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["filled"] == [readme.as_posix()] and answer["figures"] == 8
+    assert answer["filled"] == [readme.as_posix()] and answer["figures"] == 7
     assert readme.read_text() == "of <!--generator.count-->1,600<!--/--> pictures"
     before = (project / "docs/report.json").read_bytes()
     assert texts(json.loads(before))["speed.ratio"] == "2.0 ×" and (project / "docs/report.html").is_file()

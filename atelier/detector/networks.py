@@ -118,11 +118,15 @@ def _norm_of(name: str) -> str:
 
 
 def _folded(convolution: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that does what the two layers did."""
+    """Kernel and bias of a convolution that does what the two layers did, as exactly as float16 holds the kernel.
+
+    In the file kernels are float16: so the styles that training sees are those that the file will see.
+    """
     (kernel,), (gamma, beta, mean, variance) = convolution.get_weights(), norm.get_weights()
     scale = gamma / np.sqrt(variance + norm.epsilon)
     depthwise = isinstance(convolution, layers.DepthwiseConv2D)  # (3, 3, channels, 1), others (h, w, in, channels)
-    return [kernel * (scale[:, None] if depthwise else scale), beta - mean * scale]
+    kernel = kernel * (scale[:, None] if depthwise else scale)
+    return [kernel.astype(np.float16).astype(np.float32), beta - mean * scale]
 
 
 def _with_batch_norm(weights: str) -> keras.Model:

@@ -25,6 +25,7 @@ class Recipe(Settings):
     smoothing: float = 0.05  # of the labels: some are wrong
     mixup: float = 0.0  # alpha of the Beta distribution by which two pictures' feature maps are mixed; 0: never
     style: bool = False  # whether a kernel machine on the pictures' style has a say beside the network (style.py)
+    style_crops: int = 4  # views of a picture that the style machine learns from
     validation: float = 0.0  # of a fold's training pictures, for stopping early; 0: the schedule ends the training
     patience: int = 4  # epochs without a better validation loss until a fold stops
     shrink: float = 0.5  # these are those of views.Augmentation
@@ -42,7 +43,7 @@ class Recipe(Settings):
 
     def check(self) -> None:
         """`ValueError` if a setting is out of its range."""
-        for name in ("views", "crops", "epochs", "batch_size", "learning_rate", "patience"):
+        for name in ("views", "crops", "style_crops", "epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
         for name in ("weight_decay", "mixup", "seed"):

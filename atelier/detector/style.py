@@ -2,7 +2,8 @@
 
 Style is meant as by Gatys et al., "Image Style Transfer Using Convolutional Neural Networks" (2016): which channels of
 early feature maps go together, wherever in the picture. A few hundred pictures are too few to tune early layers by,
-but pictures of one style lie close to each other already, and a kernel machine needs no more than that.
+but pictures of one style lie close to each other already, and a kernel machine needs no more than that. Nearness is
+asked for along a few directions, in which styles differ most; in all others, a weight for each covariance serves.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ CHANNELS = (24, 32, 64, 96)
 LEVEL = np.repeat(1 / np.array(CHANNELS), np.square(CHANNELS)).astype(np.float32)
 """(D,) what each covariance is multiplied by, so that all levels count alike."""
 
-COMPONENTS = 160
-"""Principal components of the styles that are compared."""
+COMPONENTS = 64
+"""Principal components of the styles that are compared by a Gaussian kernel."""
 
-WIDTH = 0.7
-"""Of the kernel, as a share of the mean squared distance of two styles."""
+WIDTH = 0.6
+"""Of the Gaussian kernel, as a share of the mean squared distance of two styles."""
 
-RIDGE = 0.3
+REST = 0.4
+"""What the linear kernel of all that those components leave out counts, beside the Gaussian one."""
+
+RIDGE = 0.1
 """What is added to the kernel matrix' diagonal."""
 
-LOGITS = 5.0
-"""Logits for an answer of 1, where the targets are -1 and 1: the style's logits spread as the network's do."""
+LOGITS = 10.0
+"""Logits for an answer of 1, where the targets are -1 and 1: the style's logits spread twice as far as the network's,
+since it is the better judge."""
 
 
 def style_of(maps: list[keras.KerasTensor]) -> keras.KerasTensor:
@@ -47,7 +52,11 @@ def _covariances(maps):
 
 @dataclass(frozen=True)
 class StyleMachine:
-    """Kernel ridge regression (Saunders et al., 1998) with a Gaussian kernel on styles, float32."""
+    """Kernel ridge regression (Saunders et al., 1998) on styles, float32.
+
+    Its kernel is the sum of a Gaussian one on the first principal components and a linear one on all others. What the
+    latter learns is one vector, however long, while the former needs an axis for each component.
+    """
 
     mean: np.ndarray
     """(D,) of the training styles."""
@@ -61,6 +70,8 @@ class StyleMachine:
     """(P, C) training styles on the axes."""
     weights: np.ndarray
     """(P,) of the points, in logits."""
+    line: np.ndarray
+    """(D,) of the standardised and tamed styles, in logits: what the linear kernel has learnt."""
     bias: float
     """In logits."""
 
@@ -72,22 +83,28 @@ class StyleMachine:
         tamed = _softsign((styles - mean) / deviation) * LEVEL
         middle = tamed.mean(axis=0)
         tamed = tamed - middle
-        lengths, turned = np.linalg.eigh(tamed @ tamed.T)  # far fewer styles than covariances: their products serve
+        products = tamed @ tamed.T  # far fewer styles than covariances: these serve
+        lengths, turned = np.linalg.eigh(products)
         kept = np.flatnonzero(lengths > 1e-5 * lengths[-1])[-COMPONENTS:]
         axes = tamed.T @ (turned[:, kept] / np.sqrt(lengths[kept]))
-        axes /= np.sqrt(WIDTH * 2 * np.square(tamed).sum(axis=1).mean())
-        points = tamed @ axes
+        inside, size = tamed @ axes, float(np.trace(products)) / len(products)
+        rest = products - inside @ inside.T
+        longer = np.sqrt(1 / (WIDTH * 2 * size))
+        points = inside * longer
         targets = np.repeat(2 * labels - 1, views).astype(np.float64)
-        kernel = np.exp(-_squared_distances(points, points).astype(np.float64))
-        weights = np.linalg.solve(kernel + RIDGE * np.eye(len(points)), targets - targets.mean())
-        found = (mean, deviation, LEVEL[:, None] * axes, middle @ axes, points, LOGITS * weights)
-        return cls(*(part.astype(np.float32) for part in found), bias=LOGITS * float(targets.mean()))
+        kernel = np.exp(-_squared_distances(points, points).astype(np.float64)) + REST / size * rest
+        weights = LOGITS * np.linalg.solve(kernel + RIDGE * np.eye(len(points)), targets - targets.mean())
+        line = REST / size * (weights @ tamed - axes @ (weights @ inside))
+        axes *= longer
+        found = (mean, deviation, LEVEL[:, None] * axes, middle @ axes, points, weights, LEVEL * line)
+        bias = LOGITS * targets.mean() - middle @ line
+        return cls(*(part.astype(np.float32) for part in found), bias=float(bias))
 
     def judge(self, styles: np.ndarray) -> np.ndarray:
         """The mean logit of each picture's views, out of their (N, V, D) styles: (N,) float64."""
         tamed = _softsign((styles.reshape(-1, styles.shape[-1]) - self.mean) / self.deviation)
         near = np.exp(-_squared_distances(tamed @ self.axes - self.centre, self.points))
-        logits = near.astype(np.float64) @ self.weights + self.bias
+        logits = near.astype(np.float64) @ self.weights + tamed @ self.line + self.bias
         return logits.reshape(len(styles), -1).mean(axis=1)
 
     def layer_on(self, style: keras.KerasTensor) -> keras.KerasTensor:
@@ -96,15 +113,19 @@ class StyleMachine:
         standardise = layers.BatchNormalization(center=False, scale=False, epsilon=0.0, trainable=False)
         project = layers.Dense(components)
         compare = layers.Dense(count, activation="exponential")  # of -|x - p|² = -|x|² + 2 x p - |p|²
+        weigh = layers.Dense(1)
         head = layers.Dense(1, name="style_head")
-        x = project(layers.Activation("softsign")(standardise(style)))  # (N, C)
+        tamed = layers.Activation("softsign")(standardise(style))  # (N, D)
+        x = project(tamed)  # (N, C)
         length = layers.Rescaling(-1.0)(layers.Dot(axes=1)([x, x]))  # (N, 1)
-        logit = head(compare(layers.Concatenate()([x, length])))
+        near = compare(layers.Concatenate()([x, length]))  # (N, P)
+        logit = head(layers.Concatenate()([near, weigh(tamed)]))
         standardise.set_weights([self.mean, np.square(self.deviation)])
         project.set_weights([self.axes, -self.centre])
         kernel = np.concatenate([2 * self.points.T, np.ones((1, count))])
         compare.set_weights([kernel, -np.square(self.points).sum(axis=1)])
-        head.set_weights([self.weights[:, None], np.array([self.bias])])
+        weigh.set_weights([self.line[:, None], np.zeros(1)])
+        head.set_weights([np.append(self.weights, 1)[:, None], np.array([self.bias])])
         return logit
 
 

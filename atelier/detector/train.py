@@ -54,6 +54,8 @@ class Examples:
     """For each of `CONDITIONS`, (N, crops, *maps) float16."""
     styles: dict[str, np.ndarray]
     """For each of `CONDITIONS`, (N, crops, D) float32; empty without `Recipe.style`."""
+    studied: np.ndarray | None = None
+    """(N, style_crops, D) float32: the styles that the style machine learns from, if there is one."""
 
 
 class Clock:
@@ -119,7 +121,7 @@ def train(
     learner.fit(examples, everything, nothing, epochs, _logger(out / "log.csv", "all"))
     model = network.whole
     if recipe.style:
-        model = with_style(network, StyleMachine.fit(examples.styles["plain"], examples.labels))
+        model = with_style(network, StyleMachine.fit(examples.studied, examples.labels))
     with_temperature(model, temperature)
     save(model, out / "detector.h5")
     figures = {
@@ -155,7 +157,7 @@ def examples_of(
     images: list[Image.Image], labels: np.ndarray, folder: Path, recipe: Recipe, weights: str, clock: Clock
 ) -> Examples:
     network = build_network(recipe.network, weights, recipe.dropout, recipe.seed)
-    augmented, judged, styles = [], {}, {}
+    augmented, judged, styles, studied = [], {}, {}, None
     for number in range(recipe.views):
         clock.check(f"{number} of {recipe.views} rounds of views")
         randoms = [np.random.default_rng([1000 * recipe.seed + number, index]) for index in range(len(images))]
@@ -169,7 +171,10 @@ def examples_of(
             views = (crops(change(image), recipe.crops) for image in images)
             path = folder / f"style-{name}.npy"
             styles[name] = _features(network.style, views, len(images), path, np.float32)
-    return Examples(labels, groups_of(len(images), near_duplicates(images)), augmented, judged, styles)
+    if recipe.style:
+        views = (crops(image, recipe.style_crops) for image in images)
+        studied = _features(network.style, views, len(images), folder / "style-studied.npy", np.float32)
+    return Examples(labels, groups_of(len(images), near_duplicates(images)), augmented, judged, styles, studied)
 
 
 def _features(
@@ -282,7 +287,7 @@ def train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learne
     epochs = learner.fit(examples, learnt, validation, recipe.epochs, _logger(out / "log.csv", fold))
     logits = {name: judge(learner.model, maps, held_out) for name, maps in examples.judged.items()}
     if recipe.style:
-        machine = StyleMachine.fit(examples.styles["plain"][learnt], examples.labels[learnt])
+        machine = StyleMachine.fit(examples.studied[learnt], examples.labels[learnt])
         alone = {f"{name}_style": machine.judge(styles[held_out]) for name, styles in examples.styles.items()}
         logits |= {name: logits[name] + alone[f"{name}_style"] for name in CONDITIONS} | alone
     part = out / f"fold-{fold}.part.npz"

@@ -21,7 +21,7 @@ def gather(project: Path, earlier: Mapping | None = None) -> dict:
 
     Args:
         project: the folder in which the commands were run.
-        earlier: a report of before; it keeps the sections whose files are not there now.
+        earlier: a report of before; it keeps the sections, and the baselines, whose files are not there now.
 
     Returns:
         what stands in report.json. A figure has `label`, `value`, `text`, and perhaps `spread`, `baseline`, `floor`.
@@ -33,10 +33,13 @@ def gather(project: Path, earlier: Mapping | None = None) -> dict:
     sections, notes = {}, []
     curves = spec.pop("curves")
     for name, about in spec.items():
+        kept = earlier.get("sections", {}).get(name)
         try:
-            sections[name] = _section(about, project)
+            sections[name] = _section(about, project, kept or {})
+            base = about.get("baseline")
+            if "baseline" in sections[name] and not (project / base["file"]).is_file():
+                notes.append(f"{name}: the baseline as in the earlier report, no {base['file']}: {base['command']}")
         except FileNotFoundError as error:
-            kept = earlier.get("sections", {}).get(name)
             notes.append(f"{name}: {'as in the earlier report' if kept else 'none'}, no {error}: {about['command']}")
             if kept:
                 sections[name] = kept
@@ -61,7 +64,7 @@ def texts(report: Mapping) -> dict[str, str]:
     return found
 
 
-def _section(about: Mapping, project: Path) -> dict:
+def _section(about: Mapping, project: Path, earlier: Mapping) -> dict:
     source = _read(project / about["file"], about["file"]) if "file" in about else _files(project)
     told = {key: about[key] for key in ("title", "command", "file", "floor_is") if key in about}
     if "file" in about:
@@ -70,6 +73,8 @@ def _section(about: Mapping, project: Path) -> dict:
     if base and (project / base["file"]).is_file():
         baseline = _read(project / base["file"], base["file"])
         told["baseline"] = {key: base[key] for key in ("is", "command")}
+    elif base and "baseline" in earlier:
+        told["baseline"] = earlier["baseline"]
     figures = {}
     for name, how in about["figures"].items():
         place = about.get("file", "the files")
@@ -78,8 +83,12 @@ def _section(about: Mapping, project: Path) -> dict:
         figures[name] = {"label": how["label"]} | _figure(source, how, how["value"], how.get("spread"), place)
         if "floor" in how:
             figures[name]["floor"] = _figure(source, how, how["floor"], how.get("floor_spread"), place)
+        if not how.get("compared", True):
+            continue
         if baseline is not None:
             figures[name]["baseline"] = _figure(baseline, how, how["value"], how.get("spread"), base["file"])
+        elif before := earlier.get("figures", {}).get(name, {}).get("baseline"):
+            figures[name]["baseline"] = before
     if "weights" in about:
         told["weights"] = {file: str(source.get(place)) for file, place in about["weights"].items()}
     return told | {"figures": figures}

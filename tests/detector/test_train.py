@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from atelier.detector import Detector
+from atelier.detector import Detector, style
 from atelier.detector.data import find_labelled, labels_of, open_labelled
 from atelier.detector.heatmap import heat_maps
 from atelier.detector.networks import WeightsError, build_network, build_transfer, with_style, with_temperature
@@ -140,8 +140,39 @@ def test_heat_maps_add_up_to_the_logit(random_weights):
     assert heat.mean() == pytest.approx(np.log(probabilities[0] / (1 - probabilities[0])), rel=0.05, abs=0.01)
 
 
-def test_the_style_has_its_say_in_the_file(random_weights, tmp_path):
+def test_the_style_machine_is_kernel_ridge_regression(monkeypatch):
+    """A Gaussian kernel along the first principal components, a linear one along all others, solved by hand."""
+    monkeypatch.setattr(style, "COMPONENTS", 12)
+    rng = np.random.default_rng(0)
+    styles, labels = rng.lognormal(0, 1, (45, 2, style.LEVEL.size)), np.repeat([1.0, 0.0], [25, 20])
+    styles[:25] *= 1.2
+    learnt, asked = styles[:, 0], styles[:10, 1] + 0.1
+    machine = StyleMachine.fit(np.float32(learnt[:, None]), labels)
+
+    def tamed(some):
+        scaled = (some - learnt.mean(axis=0)) / (learnt.std(axis=0) + 1e-4)
+        return scaled / (1 + np.abs(scaled)) * style.LEVEL
+
+    own = tamed(learnt)
+    middle, size = own.mean(axis=0), np.square(own - own.mean(axis=0)).sum(axis=1).mean()
+    axes = np.linalg.svd(own - middle, full_matrices=False)[2][: style.COMPONENTS].T
+
+    def kernel(some):
+        here, there = (some - middle) @ axes, (own - middle) @ axes
+        distances = np.square(here[:, None] - there).sum(axis=2)
+        linear = (some - middle) @ (own - middle).T - here @ there.T
+        return np.exp(-distances / (2 * size * style.WIDTH)) + style.REST * linear / size
+
+    targets = 2 * labels - 1
+    weights = np.linalg.solve(kernel(own) + style.RIDGE * np.eye(45), targets - targets.mean())
+    wanted = style.LOGITS * (kernel(tamed(asked)) @ weights + targets.mean())
+    assert np.abs(machine.line).max() > 0
+    assert np.allclose(machine.judge(np.float32(asked[:, None])), wanted, atol=0.01)
+
+
+def test_the_style_has_its_say_in_the_file(random_weights, tmp_path, monkeypatch):
     """What the layers tell is what the two parts told; the styles are the covariances of the maps."""
+    monkeypatch.setattr(style, "COMPONENTS", 3)  # of five that six styles have, so that the linear kernel has a share
     network = build_transfer(str(random_weights[0]))
     pixels = np.random.default_rng(2).uniform(0, 255, (6, 224, 224, 3)).astype(np.float32)
     pixels[3:, ::2] = 0
