@@ -196,7 +196,7 @@ def build_demo(workshop: Workshop) -> gr.Blocks:
             with gr.Column(scale=2, min_width=280):
                 suspect = gr.File(label="Your picture", type="binary", file_types=["image"], elem_id="suspect")
                 gr.HTML(
-                    '<p class="colophon">A guess, not a proof: it errs with about one picture in six. '
+                    '<p class="colophon">A guess, not a proof: it errs with about one picture in seven. '
                     "Atelier's own small pictures are like nothing it has learnt, and mostly pass for handmade. "
                     "Within the hour your picture is forgotten.</p>"
                 )
