@@ -32,6 +32,9 @@ REST = 0.4
 RIDGE = 0.1
 """What is added to the kernel matrix' diagonal."""
 
+CHANGED = 0.1
+"""What a style of a changed picture counts in learning, beside one of the picture as it is."""
+
 LOGITS = 10.0
 """Logits for an answer of 1, where the targets are -1 and 1: the style's logits spread twice as far as the network's,
 since it is the better judge."""
@@ -76,24 +79,32 @@ class StyleMachine:
     """In logits."""
 
     @classmethod
-    def fit(cls, styles: np.ndarray, labels: np.ndarray) -> StyleMachine:
-        """Learn from (N, V, D) styles of N pictures' views, and (N,) labels, 1 for AI, else 0."""
-        views, styles = styles.shape[1], styles.reshape(-1, styles.shape[-1])
-        mean, deviation = styles.mean(axis=0), styles.std(axis=0) + 1e-4
-        tamed = _softsign((styles - mean) / deviation) * LEVEL
-        middle = tamed.mean(axis=0)
-        tamed = tamed - middle
+    def fit(cls, styles: np.ndarray, labels: np.ndarray, changed: np.ndarray | None = None) -> StyleMachine:
+        """Learn from (N, V, D) styles of N pictures' views, and (N,) labels, 1 for AI, else 0.
+
+        Args:
+            changed: (N, W, D), of views of the same pictures after what is to tell nothing, such as compression. They
+                are learnt from, too, but what styles are like and in which directions they differ most the others say.
+        """
+        mean, deviation = styles.mean(axis=(0, 1)), styles.std(axis=(0, 1)) + 1e-4
+        sets = [styles] if changed is None else [styles, changed]
+        tamed = np.concatenate([_softsign((each - mean) / deviation).reshape(-1, styles.shape[-1]) for each in sets])
+        tamed *= LEVEL
+        targets = np.concatenate([np.repeat(2.0 * labels - 1, each.shape[1]) for each in sets])
+        own = labels.size * styles.shape[1]
+        middle = tamed[:own].mean(axis=0)
+        tamed -= middle
         products = tamed @ tamed.T  # far fewer styles than covariances: these serve
-        lengths, turned = np.linalg.eigh(products)
+        lengths, turned = np.linalg.eigh(products[:own, :own])
         kept = np.flatnonzero(lengths > 1e-5 * lengths[-1])[-COMPONENTS:]
-        axes = tamed.T @ (turned[:, kept] / np.sqrt(lengths[kept]))
-        inside, size = tamed @ axes, float(np.trace(products)) / len(products)
+        axes = tamed[:own].T @ (turned[:, kept] / np.sqrt(lengths[kept]))
+        inside, size = tamed @ axes, float(np.trace(products[:own, :own])) / own
         rest = products - inside @ inside.T
         longer = np.sqrt(1 / (WIDTH * 2 * size))
         points = inside * longer
-        targets = np.repeat(2 * labels - 1, views).astype(np.float64)
         kernel = np.exp(-_squared_distances(points, points).astype(np.float64)) + REST / size * rest
-        weights = LOGITS * np.linalg.solve(kernel + RIDGE * np.eye(len(points)), targets - targets.mean())
+        ridge = np.where(np.arange(targets.size) < own, RIDGE, RIDGE / CHANGED)  # an error's weight is 1 / ridge
+        weights = LOGITS * np.linalg.solve(kernel + np.diag(ridge), targets - targets.mean())
         line = REST / size * (weights @ tamed - axes @ (weights @ inside))
         axes *= longer
         found = (mean, deviation, LEVEL[:, None] * axes, middle @ axes, points, weights, LEVEL * line)

@@ -57,6 +57,11 @@ class Examples:
     studied: np.ndarray | None = None
     """(N, style_crops, D) float32: the styles that the style machine learns from, if there is one."""
 
+    def style_machine(self, chosen: np.ndarray) -> StyleMachine:
+        """What has learnt from the chosen pictures, as they are and, with less weight, changed."""
+        changed = [self.styles[name][chosen] for name in CONDITIONS if name != "plain"]
+        return StyleMachine.fit(self.studied[chosen], self.labels[chosen], np.concatenate(changed, axis=1))
+
 
 class Clock:
     """The time that a run may take."""
@@ -121,7 +126,7 @@ def train(
     learner.fit(examples, everything, nothing, epochs, _logger(out / "log.csv", "all"))
     model = network.whole
     if recipe.style:
-        model = with_style(network, StyleMachine.fit(examples.studied, examples.labels))
+        model = with_style(network, examples.style_machine(everything))
     with_temperature(model, temperature)
     save(model, out / "detector.h5")
     figures = {
@@ -287,7 +292,7 @@ def train_fold(examples: Examples, folds: np.ndarray, fold: int, learner: Learne
     epochs = learner.fit(examples, learnt, validation, recipe.epochs, _logger(out / "log.csv", fold))
     logits = {name: judge(learner.model, maps, held_out) for name, maps in examples.judged.items()}
     if recipe.style:
-        machine = StyleMachine.fit(examples.studied[learnt], examples.labels[learnt])
+        machine = examples.style_machine(learnt)
         alone = {f"{name}_style": machine.judge(styles[held_out]) for name, styles in examples.styles.items()}
         logits |= {name: logits[name] + alone[f"{name}_style"] for name in CONDITIONS} | alone
     part = out / f"fold-{fold}.part.npz"

@@ -141,30 +141,34 @@ def test_heat_maps_add_up_to_the_logit(random_weights):
 
 
 def test_the_style_machine_is_kernel_ridge_regression(monkeypatch):
-    """A Gaussian kernel along the first principal components, a linear one along all others, solved by hand."""
+    """A Gaussian kernel along the first principal components, a linear one along all others, solved by hand.
+
+    Changed pictures count less, and neither scale nor axes are theirs.
+    """
     monkeypatch.setattr(style, "COMPONENTS", 12)
     rng = np.random.default_rng(0)
     styles, labels = rng.lognormal(0, 1, (45, 2, style.LEVEL.size)), np.repeat([1.0, 0.0], [25, 20])
     styles[:25] *= 1.2
-    learnt, asked = styles[:, 0], styles[:10, 1] + 0.1
-    machine = StyleMachine.fit(np.float32(learnt[:, None]), labels)
+    learnt, changed, asked = styles[:, 0], styles[:, 1] * 1.1, styles[:10, 1] + 0.1
+    machine = StyleMachine.fit(np.float32(learnt[:, None]), labels, np.float32(changed[:, None]))
 
     def tamed(some):
         scaled = (some - learnt.mean(axis=0)) / (learnt.std(axis=0) + 1e-4)
         return scaled / (1 + np.abs(scaled)) * style.LEVEL
 
-    own = tamed(learnt)
+    own, every = tamed(learnt), np.concatenate([tamed(learnt), tamed(changed)])
     middle, size = own.mean(axis=0), np.square(own - own.mean(axis=0)).sum(axis=1).mean()
     axes = np.linalg.svd(own - middle, full_matrices=False)[2][: style.COMPONENTS].T
 
     def kernel(some):
-        here, there = (some - middle) @ axes, (own - middle) @ axes
+        here, there = (some - middle) @ axes, (every - middle) @ axes
         distances = np.square(here[:, None] - there).sum(axis=2)
-        linear = (some - middle) @ (own - middle).T - here @ there.T
+        linear = (some - middle) @ (every - middle).T - here @ there.T
         return np.exp(-distances / (2 * size * style.WIDTH)) + style.REST * linear / size
 
-    targets = 2 * labels - 1
-    weights = np.linalg.solve(kernel(own) + style.RIDGE * np.eye(45), targets - targets.mean())
+    targets = np.tile(2 * labels - 1, 2)
+    ridge = np.repeat([style.RIDGE, style.RIDGE / style.CHANGED], 45)
+    weights = np.linalg.solve(kernel(every) + np.diag(ridge), targets - targets.mean())
     wanted = style.LOGITS * (kernel(tamed(asked)) @ weights + targets.mean())
     assert np.abs(machine.line).max() > 0
     assert np.allclose(machine.judge(np.float32(asked[:, None])), wanted, atol=0.01)
