@@ -1,7 +1,8 @@
 """How well the frozen features can tell generated from real pictures: `python benchmarks/judges.py --data FOLDER ...`.
 
 A linear probe of each scale's features, pooled, shows what a judge that looks through them could know at best: as
-MobileNetV2 gives them, and after the fixed random mixing of `atelier.generator.eye`. JSON lines on standard output.
+MobileNetV2 or EfficientNet-Lite0 (`--lite FILE`, or `--lite package`) gives them, and after the fixed random mixing of
+`atelier.generator.eye`. JSON lines on standard output.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from atelier.backend import import_keras  # noqa: E402
 keras = import_keras()
 
 from atelier.dataset.loader import training_pictures  # noqa: E402
-from atelier.generator.eye import SCALES, WIDTHS, build_eye  # noqa: E402
+from atelier.efficientnet import packaged_weights  # noqa: E402
+from atelier.generator.eye import WIDTHS, build_eye, build_lite_eye  # noqa: E402
 from atelier.generator.painter import Painter  # noqa: E402
 from atelier.images import from_uint8  # noqa: E402
 from atelier.seeds import STYLES, latent_from_seed  # noqa: E402
@@ -50,7 +52,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--generator", type=Path, default=ROOT / "generator.h5")
     parser.add_argument("--features", default="imagenet", help="MobileNetV2's weights without its top")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="sides at which it looks")
+    parser.add_argument("--lite", metavar="FILE", help="EfficientNet-Lite0's weights, or package: it looks, too")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="sides at which they look")
     parser.add_argument("--count", type=int, default=1200, help="pictures of either kind")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "cache")
     options = parser.parse_args()
@@ -64,14 +67,20 @@ def main() -> None:
     order = np.random.default_rng(1).permutation(len(both))
     both, real = both[order], real[order]
     for size in options.sizes:
-        eyes = {"as it is": None, f"mixed to {WIDTHS}": WIDTHS, "mixed to 32": (32,) * len(WIDTHS)}
-        for name, widths in eyes.items():
-            eye = build_eye(size, options.features, widths or WIDTHS)
-            if widths is None:
-                image, resizing, backbone = eye.layers[:3]
-                eye = keras.Model(image.output, backbone(resizing.output))
+        eyes = {
+            f"MobileNetV2, mixed to {WIDTHS}": build_eye(size, options.features),
+            "MobileNetV2, mixed to 32": build_eye(size, options.features, (32,) * len(WIDTHS)),
+        }
+        if options.lite:
+            weights = packaged_weights() if options.lite == "package" else options.lite
+            eyes["EfficientNet-Lite0, mixed"] = build_lite_eye(size, weights)
+        for name in list(eyes):
+            image, resizing, backbone = eyes[name].layers[:3]
+            eyes[name.split(",")[0] + ", as it is"] = keras.Model(image.output, backbone(resizing.output))
+        for name, eye in eyes.items():
             figures = [accuracy(features, real) for features in pooled(eye, both)]
-            print(json.dumps({"size": size, "features": name} | dict(zip(SCALES, figures, strict=True))), flush=True)
+            scales = [f"1/{size // output.shape[1]}" for output in eye.outputs]
+            print(json.dumps({"size": size, "features": name} | dict(zip(scales, figures, strict=True))), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import keras
 from keras import layers, ops
 
 from atelier.backend import first_line
+from atelier.efficientnet import build_lite
 from atelier.generator.networks import initializer
 from atelier.seeds import STYLES
 
@@ -25,6 +26,10 @@ SCALES = ("block_2_add", "block_5_add", "block_12_add", "block_16_project_BN")
 WIDTHS = (32, 32, 96, 192)
 """Channels after mixing. With 32 at every scale a linear probe told generated pictures, enlarged to 128 px, 76 and 69
 times of 100 at the last two scales; with these 87 and 84 times, as they are 91 and 88 times (benchmarks/judges.py)."""
+
+
+LITE_WIDTHS = (32, 40, 128, 192)
+"""The same of EfficientNet-Lite0's maps at 1/4, 1/8, 1/16 (two of them, 80 and 112 channels) and 1/32."""
 
 
 def build_eye(
@@ -41,8 +46,7 @@ def build_eye(
     Raises:
         ValueError: the size is no multiple of 32, or the weights cannot be had.
     """
-    if size < 32 or size % 32:
-        raise ValueError(f"the feature network looks at a multiple of 32 pixels, not {size}")
+    _check_size(size)
     if weights != "imagenet" and not Path(weights).is_file():
         raise ValueError(f"no weights of MobileNetV2 at {weights}")
     try:
@@ -53,8 +57,31 @@ def build_eye(
             network.load_weights(str(weights))
     except Exception as error:
         raise ValueError(f"the weights of MobileNetV2 ({weights}) cannot be had: {first_line(error)}") from error
-    image = keras.Input((None, None, 3), name="image", dtype="float32")
     backbone = keras.Model(network.input, [network.get_layer(name).output for name in SCALES])
+    return _eye(backbone, size, widths, seed, "eye")
+
+
+def build_lite_eye(size: int, weights: str | Path, seed: int = 0) -> keras.Model:
+    """As `build_eye`, through EfficientNet-Lite0, whose maps have `LITE_WIDTHS` channels after mixing.
+
+    Args:
+        weights: as `build_lite` takes them.
+    """
+    _check_size(size)
+    network = build_lite(size, weights)
+    _, quarter, eighth, *sixteenth, thirtysecond, _ = network.outputs
+    backbone = keras.Model(network.input, [quarter, eighth, layers.Concatenate()(sixteenth), thirtysecond])
+    return _eye(backbone, size, LITE_WIDTHS, seed + 100, "lite_eye")
+
+
+def _check_size(size: int) -> None:
+    if size < 32 or size % 32:
+        raise ValueError(f"the feature network looks at a multiple of 32 pixels, not {size}")
+
+
+def _eye(backbone: keras.Model, size: int, widths: tuple[int, ...], seed: int, name: str) -> keras.Model:
+    """Resizing, a frozen network and the fixed random mixing of its maps, each with those above it."""
+    image = keras.Input((None, None, 3), name="image", dtype="float32")
     maps = backbone(layers.Resizing(size, size, interpolation="bilinear", dtype="float32")(image), training=False)
     mixed, above = [], None
     for number, features in reversed(list(enumerate(maps))):
@@ -67,7 +94,7 @@ def build_eye(
             features = layers.Add()([features, above])
         mixed.insert(0, features)
         above = features
-    eye = keras.Model(image, mixed, name="eye")
+    eye = keras.Model(image, mixed, name=name)
     eye.trainable = False
     return eye
 
@@ -78,7 +105,7 @@ def _mix(width: int, seed: int, name: str) -> layers.Layer:
     return layers.Conv2D(width, 1, use_bias=False, kernel_initializer=random, name=name)
 
 
-def build_heads(eye: keras.Model, width: int = 48) -> keras.Model:
+def build_heads(eye: keras.Model, width: int = 48, name: str = "heads") -> keras.Model:
     """What learns: the eye's maps and `style` (N,) to `logits` (N, K), a few patches' opinions from every scale."""
     maps = [keras.Input(output.shape[1:], name=f"map_{number}") for number, output in enumerate(eye.outputs)]
     style = keras.Input((), name="style", dtype="int32")
@@ -93,4 +120,4 @@ def build_heads(eye: keras.Model, width: int = 48) -> keras.Model:
         styles = layers.Embedding(len(STYLES), width, embeddings_initializer=initializer(), dtype="float32")(style)
         match = ops.einsum("nhwc,nc->nhw", ops.cast(x, "float32"), styles)[..., None] / width**0.5
         logits.append(layers.Flatten(dtype="float32", name=f"logits_{number}")(real + match))
-    return keras.Model([*maps, style], layers.Concatenate(dtype="float32")(logits), name="heads")
+    return keras.Model([*maps, style], layers.Concatenate(dtype="float32")(logits), name=name)

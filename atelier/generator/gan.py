@@ -23,12 +23,15 @@ class GAN(keras.Model):
         generator, average: two equal networks as `build_generator` makes them.
         discriminator: of pixels, as `build_discriminator` makes it, or `None`. If it is for smaller pictures than the
             generator's, it sees them averaged down.
-        eye, heads: as `build_eye` and `build_heads` make them, or `None`.
+        eyes: pairs of an eye and its heads, as `build_eye` or `build_lite_eye` and `build_heads` make them.
         patches: as `build_patch_discriminator` makes it, or `None`.
         loss: a name out of `LOSSES`.
         augment, augment_strength: as `DiffAugment` takes them.
-        crowd: weight of the energy distance between generated and real pictures as `eye` sees them, which keeps the
-            generator from painting a few kinds of picture only; 0 leaves it out.
+        crowd: weight of the energy distance between generated and real pictures as each eye sees them, which keeps
+            the generator from painting a few kinds of picture only; 0 leaves it out.
+        fade: steps over which the judges come to see what is finer than half the resolution: at first they see it as
+            little as if the pictures had been painted at half the size (the fade-in of Karras et al., "Progressive
+            growing of GANs", 2018, for judges that stay the same); 0 shows all of it from the start.
         gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
             (Mescheder et al., 2018); 0 leaves it out.
 
@@ -43,25 +46,26 @@ class GAN(keras.Model):
         generator,
         average,
         discriminator=None,
-        eye=None,
-        heads=None,
+        eyes=(),
         patches=None,
         *,
         loss="non-saturating",
         augment=(),
         augment_strength=1.0,
         crowd=0.0,
+        fade=0,
         gradient_penalty=0.0,
         ema_decay=0.999,
         seed=0,
     ):
         super().__init__()
         self.generator, self.discriminator, self.patches = generator, discriminator, patches
-        self.eye, self.heads = eye, heads
+        self.eyes, self.heads = [eye for eye, _ in eyes], [heads for _, heads in eyes]
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, augment_strength, seed=seed)
-        self.crowd = crowd
-        self.crowd_distance = CrowdDistance([output.shape[1:] for output in eye.outputs]) if crowd else None
+        self.crowd, self.fade = crowd, fade
+        seen = self.eyes if crowd else []
+        self.crowd_distances = [CrowdDistance([output.shape[1:] for output in eye.outputs]) for eye in seen]
         self.average = average
         self.average.trainable = False
         self.average.set_weights(self.generator.get_weights())  # a fresh network starts from other random numbers
@@ -77,19 +81,20 @@ class GAN(keras.Model):
 
     def compute_loss(self, x, y=None, y_pred=None, sample_weight=None, training=True):
         style = x["style"]
-        real = self.augment(ops.cast(x["image"], "float32") / 127.5 - 1.0)
-        fake = self.augment(y_pred)
-        games, crowd = [], []
+        real = self.augment(self._faded(ops.cast(x["image"], "float32") / 127.5 - 1.0))
+        fake = self.augment(self._faded(y_pred))
+        games, crowds = [], []
         if self.discriminator is not None:
             games.append(play(self.discriminator, self.loss_pair, [self._seen(real)], [self._seen(fake)], style))
-        if self.heads is not None:
-            seen_real, seen_fake = self.eye(real, training=False), self.eye(fake, training=False)
-            games.append(play(self.heads, self.loss_pair, seen_real, seen_fake, style))
-            if self.crowd_distance is not None:
-                crowd.append(self.crowd_distance(seen_real, seen_fake, style))
+        for number, (eye, heads) in enumerate(zip(self.eyes, self.heads, strict=True)):
+            seen_real, seen_fake = eye(real, training=False), eye(fake, training=False)
+            games.append(play(heads, self.loss_pair, seen_real, seen_fake, style))
+            if self.crowd:
+                crowds.append(self.crowd_distances[number](seen_real, seen_fake, style))
         if self.patches is not None:
             games.append(play(self.patches, self.loss_pair, [real], [fake], style))
         g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
+        crowd = [sum(crowds)] if crowds else []
         for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake, *crowd), strict=True):
             tracker.update_state(value)
         if crowd:
@@ -102,7 +107,16 @@ class GAN(keras.Model):
     @property
     def judges(self) -> list[keras.Model]:
         """The networks that learn to tell."""
-        return [judge for judge in (self.discriminator, self.heads, self.patches) if judge is not None]
+        return [judge for judge in (self.discriminator, *self.heads, self.patches) if judge is not None]
+
+    def _faded(self, images):
+        """Pictures with as much of their finest detail as the judges are to see by now."""
+        if not self.fade:
+            return images
+        share = ops.minimum(1.0, ops.cast(self.steps.value, "float32") / self.fade)
+        side = images.shape[1]
+        coarse = ops.image.resize(ops.average_pool(images, 2, 2), (side, side), interpolation="bilinear")
+        return coarse + share * (images - coarse)
 
     def _seen(self, images):
         """Pictures at the size at which the discriminator of pixels looks."""

@@ -24,13 +24,15 @@ class Recipe(Settings):
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
-    judges: tuple[str, ...] = ("pixels",)  # any of "pixels", "features" (through a frozen MobileNetV2), "patches"
+    judges: tuple[str, ...] = ("pixels",)  # any of "pixels", "features" (through a frozen MobileNetV2), "lite", "patches"
     pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
     discriminator_width: int = 32
     spectral_norm: bool = False  # in the discriminator of pixels, in place of batch norm
     features: str = "imagenet"  # MobileNetV2's weights: a file, or "imagenet" to download them
-    feature_size: int = 96  # side in pixels at which MobileNetV2 looks
+    lite: str = "package"  # EfficientNet-Lite0's weights: a file, or that of the package which brings them
+    feature_size: int = 96  # side in pixels at which they look
     crowd: float = 0.0  # weight of the energy distance between generated and real pictures in those features
+    fade: int = 0  # steps over which the judges come to see what is finer than half the resolution
     loss: str = "non-saturating"  # or "hinge", "relativistic"
     gradient_penalty: float = 0.0  # gamma of R1, for the discriminator of pixels
     batch_size: int = 16  # many small steps beat few large ones on a CPU
@@ -51,13 +53,14 @@ class Recipe(Settings):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if not self.judges or set(self.judges) - {"pixels", "features", "patches"}:
-            raise ValueError(f"judges are any of pixels, features, patches, not {', '.join(self.judges) or 'none'}")
+        if not self.judges or set(self.judges) - {"pixels", "features", "lite", "patches"}:
+            raise ValueError(f"judges are any of pixels, features, lite, patches, not {', '.join(self.judges) or 'none'}")
         if self.pixels_size:
             check_resolution(self.pixels_size)
             if self.pixels_size > self.resolution:
                 raise ValueError(f"pixels_size is at most the resolution {self.resolution}, not {self.pixels_size}")
-        if self.crowd and "features" not in self.judges:
+        looking = {"features", "lite"} & set(self.judges)
+        if self.crowd and not looking:
             raise ValueError("the crowd's distance is measured in features: judges=features, or pixels,features")
         if self.gradient_penalty and "pixels" not in self.judges:
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
@@ -69,6 +72,7 @@ class Recipe(Settings):
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
         ends = {
             "crowd": math.inf,
+            "fade": math.inf,
             "gradient_penalty": math.inf,
             "warm_up": math.inf,
             "augment_strength": 2,
@@ -82,5 +86,5 @@ class Recipe(Settings):
                 raise ValueError(f"{name} is from 0 up and less than {end}, not {getattr(self, name)}")
         if unknown := set(self.augment) - set(POLICIES):
             raise ValueError(f"augment names {', '.join(POLICIES)}, not {', '.join(sorted(unknown))}")
-        if "features" in self.judges and (self.feature_size < 32 or self.feature_size % 32):
+        if looking and (self.feature_size < 32 or self.feature_size % 32):
             raise ValueError(f"feature_size is a multiple of 32, not {self.feature_size}")

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 
 from atelier.dataset.loader import batches, training_pictures
+from atelier.efficientnet import packaged_weights
 from atelier.generator.detail import load_generator
-from atelier.generator.eye import build_eye, build_heads
+from atelier.generator.eye import build_eye, build_heads, build_lite_eye
 from atelier.generator.gan import GAN
 from atelier.generator.networks import (
     build_dcgan_generator,
@@ -161,26 +162,31 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
     generator = build_recipe_generator(recipe)
     if start:
         grow(generator, load_generator(start))
-    discriminator = eye = heads = patches = None
+    discriminator = patches = None
+    eyes = []
     if "pixels" in recipe.judges:
         size = recipe.pixels_size or recipe.resolution
         discriminator = build_discriminator(size, recipe.discriminator_width, recipe.spectral_norm)
     if "features" in recipe.judges:
         eye = build_eye(recipe.feature_size, recipe.features, seed=recipe.seed)
-        heads = build_heads(eye)
+        eyes.append((eye, build_heads(eye)))
+    if "lite" in recipe.judges:
+        weights = packaged_weights() if recipe.lite == "package" else recipe.lite
+        eye = build_lite_eye(recipe.feature_size, weights, seed=recipe.seed)
+        eyes.append((eye, build_heads(eye, name="lite_heads")))
     if "patches" in recipe.judges:
         patches = build_patch_discriminator(recipe.resolution, recipe.discriminator_width)
     gan = GAN(
         generator,
         build_recipe_generator(recipe),
         discriminator,
-        eye,
-        heads,
+        eyes,
         patches,
         loss=recipe.loss,
         augment=recipe.augment,
         augment_strength=recipe.augment_strength,
         crowd=recipe.crowd,
+        fade=recipe.fade,
         gradient_penalty=recipe.gradient_penalty,
         ema_decay=recipe.ema_decay,
         seed=recipe.seed,

@@ -1,25 +1,38 @@
-"""The frozen eye: what it takes and gives, and that nothing in it learns. With a MobileNetV2 of random weights."""
+"""The frozen eyes: what they take and give, and that nothing in them learns. With networks of random weights."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from atelier.generator.eye import build_eye, build_heads
+from atelier.efficientnet import build_lite
+from atelier.generator.eye import build_eye, build_heads, build_lite_eye
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+IMAGES_32 = RANDOM.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def eye(eye_weights):
+def mobile_eye(eye_weights):
     return build_eye(32, eye_weights)
+
+
+@pytest.fixture(scope="module")
+def lite_eye(lite_weights):
+    return build_lite_eye(32, lite_weights)
+
+
+@pytest.fixture(params=["mobile_eye", "lite_eye"])
+def eye(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_pictures_of_any_size_become_four_maps(eye):
     for images in (IMAGES, RANDOM.uniform(-1, 1, (2, 48, 48, 3)).astype(np.float32)):
         shapes = [tuple(each.shape) for each in eye(images)]
-        assert shapes == [(len(images), *rest) for rest in ((8, 8, 32), (4, 4, 32), (2, 2, 96), (1, 1, 192))]
+        widths = (32, 40, 128, 192) if eye.name == "lite_eye" else (32, 32, 96, 192)
+        assert shapes == [(len(images), side, side, width) for side, width in zip((8, 4, 2, 1), widths, strict=True)]
 
 
 def test_nothing_in_it_learns(eye):
@@ -32,19 +45,38 @@ def test_nothing_in_it_learns(eye):
         np.testing.assert_array_equal(old, variable.numpy())
 
 
-def test_the_weights_are_the_files(eye, eye_weights):
+def test_the_weights_are_the_files(mobile_eye, eye_weights):
     network = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
     network.load_weights(eye_weights)
     known = {variable.path: variable.numpy() for variable in network.variables}
-    seen = {variable.path: variable.numpy() for variable in eye.variables}
+    seen = {variable.path: variable.numpy() for variable in mobile_eye.variables}
     assert len(seen.keys() - known.keys()) == 6  # the mixing
     for name in seen.keys() & known.keys():
         np.testing.assert_array_equal(known[name], seen[name])
 
 
-def test_the_mixing_is_the_same_for_the_same_seed_only(eye, eye_weights):
+def test_it_looks_through_the_network_of_the_file(lite_eye, lite_weights):
+    """At its maps at 1/4, 1/8, 1/16 (both) and 1/32, mixed from the deepest up, for which a random mixing is undone."""
+    maps = build_lite(32, lite_weights)(IMAGES_32)
+    quarter, eighth, sixteenth = maps[1], maps[2], np.concatenate(maps[3:5], axis=-1)
+    deepest = maps[5] @ kernel_of(lite_eye, "mix_3")
+    enlarged = np.broadcast_to(deepest, (3, 2, 2, 192))
+    next_one = sixteenth @ kernel_of(lite_eye, "mix_2") + enlarged @ kernel_of(lite_eye, "narrow_2")
+    seen = lite_eye(IMAGES_32)
+    np.testing.assert_allclose(seen[3], deepest, atol=1e-3)
+    np.testing.assert_allclose(seen[2], next_one, atol=1e-3)
+    assert quarter.shape[1:3] == (8, 8) and eighth.shape[1:3] == (4, 4)
+
+
+def kernel_of(eye, name: str) -> np.ndarray:
+    return np.asarray(eye.get_layer(name).kernel)[0, 0]
+
+
+@pytest.mark.parametrize("build", ["build_eye", "build_lite_eye"])
+def test_the_mixing_is_the_same_for_the_same_seed_only(build, eye_weights, lite_weights):
     """A run that goes on must see through the same eye, and its checkpoint must not be the only one to know it."""
-    same, other = build_eye(32, eye_weights), build_eye(32, eye_weights, seed=1)
+    build, weights = {"build_eye": (build_eye, eye_weights), "build_lite_eye": (build_lite_eye, lite_weights)}[build]
+    eye, same, other = build(32, weights), build(32, weights), build(32, weights, seed=1)
     for one, again, otherwise in zip(eye(IMAGES), same(IMAGES), other(IMAGES), strict=True):
         np.testing.assert_allclose(one, again, atol=1e-6)
         assert np.abs(one - otherwise).max() > 0.1
@@ -73,6 +105,8 @@ def test_the_heads_give_a_few_opinions_from_every_scale_and_listen_to_the_style(
 def test_a_size_that_is_no_multiple_of_32_is_an_error(size):
     with pytest.raises(ValueError, match=f"multiple of 32 pixels, not {size}$"):
         build_eye(size, "gone.weights.h5")
+    with pytest.raises(ValueError, match=f"multiple of 32 pixels, not {size}$"):
+        build_lite_eye(size, "gone.pth")
 
 
 @pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "truncated", "foreign"])

@@ -12,7 +12,7 @@ from atelier.generator.losses import LOSSES
 from atelier.generator.networks import build_discriminator, build_generator, build_patch_discriminator
 
 RATE = 0.1
-PIXELS, FEATURES, PATCHES = ("pixels",), ("features",), ("patches",)
+PIXELS, FEATURES, LITE, PATCHES = ("pixels",), ("features",), ("lite",), ("patches",)
 
 
 def small_eye() -> keras.Model:
@@ -29,9 +29,9 @@ def small_gan(judges=PIXELS, eagerly=True, side=16, **options) -> GAN:
     keras.utils.set_random_seed(0)
     generator, average = (build_generator(resolution=side, latent_dim=8, width=4) for _ in range(2))
     discriminator = build_discriminator(resolution=16, width=4) if "pixels" in judges else None
-    eye = small_eye() if "features" in judges else None
+    eyes = [small_eye() for name in ("features", "lite") if name in judges]
     patches = build_patch_discriminator(resolution=side, width=4) if "patches" in judges else None
-    gan = GAN(generator, average, discriminator, eye, eye and build_heads(eye, width=4), patches, **options)
+    gan = GAN(generator, average, discriminator, [(eye, build_heads(eye, width=4)) for eye in eyes], patches, **options)
     gan.compile(optimizer=keras.optimizers.SGD(RATE), jit_compile=False, run_eagerly=eagerly)
     return gan
 
@@ -56,7 +56,8 @@ def textbook_gradients(gan, batch, judges, loss):
     latent, style = batch["latent"], batch["style"]
     opinions = {
         "pixels": lambda images: gan.discriminator([shrunk(images), style], training=True),
-        "features": lambda images: gan.heads([*gan.eye(images, training=False), style], training=True),
+        "features": lambda images: gan.heads[0]([*gan.eyes[0](images, training=False), style], training=True),
+        "lite": lambda images: gan.heads[-1]([*gan.eyes[-1](images, training=False), style], training=True),
         "patches": lambda images: gan.patches([images, style], training=True),
     }
 
@@ -74,10 +75,9 @@ def textbook_gradients(gan, batch, judges, loss):
 
     g_loss, gradients = by(LOSSES[loss].generator, paint, gan.generator)
     fake = paint()  # outside the tape: a constant
-    for name, network in (("pixels", gan.discriminator), ("features", gan.heads), ("patches", gan.patches)):
-        if name in judges:
-            d_loss, more = by(LOSSES[loss].discriminator, lambda: fake, network)
-            gradients += more
+    for name, network in zip(judges, gan.judges, strict=True):
+        d_loss, more = by(LOSSES[loss].discriminator, lambda: fake, network)
+        gradients += more
     return g_loss, d_loss, [np.asarray(tf.convert_to_tensor(each)) for each in gradients]
 
 
@@ -90,6 +90,7 @@ def textbook_gradients(gan, batch, judges, loss):
         (FEATURES, "hinge", 16, True),
         (PIXELS + FEATURES, "non-saturating", 16, True),
         (PIXELS + FEATURES, "relativistic", 16, True),
+        (PIXELS + FEATURES + LITE, "non-saturating", 16, True),
         (PIXELS + PATCHES, "non-saturating", 32, True),
     ],
 )
@@ -124,13 +125,29 @@ def test_the_log_counts_how_often_each_side_is_told_right():
 def test_the_frozen_eye_stays_as_it_is():
     """Neither its weights nor its statistics move: what it sees of a picture is the same all the training through."""
     gan = small_gan(PIXELS + FEATURES)
-    before, heads = values(gan.eye.variables), values(gan.heads.trainable_variables)
-    assert not gan.eye.trainable_variables and len(before) > 4
+    before, heads = values(gan.eyes[0].variables), values(gan.heads[0].trainable_variables)
+    assert not gan.eyes[0].trainable_variables and len(before) > 4
     for step in range(2):
         gan.train_on_batch(a_batch(step))
-    for old, new in zip(before, values(gan.eye.variables), strict=True):
+    for old, new in zip(before, values(gan.eyes[0].variables), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert any(not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads.trainable_variables, strict=True))
+    assert any(not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads[0].trainable_variables, strict=True))
+
+
+def test_what_is_finest_comes_before_the_judges_by_and_by():
+    """None of it at step 0, as of pictures of half the size; a half of it at half time; all of it from then on."""
+    gan, seen = small_gan(fade=4), []
+    gan.augment = lambda images: seen.append(images.numpy()) or images
+    batch = a_batch()
+    for step, share in ((0, 0.0), (2, 0.5), (4, 1.0), (9, 1.0)):
+        gan.steps.assign(step)
+        seen.clear()
+        painted = gan.generator([batch["latent"], batch["style"]], training=True).numpy()
+        gan.train_on_batch(batch)
+        for whole, shown in zip((batch["image"].numpy() / 127.5 - 1, painted), seen, strict=True):
+            halves = whole.reshape(-1, 8, 2, 8, 2, 3).mean((2, 4))
+            coarse = tf.image.resize(halves, (16, 16)).numpy()
+            np.testing.assert_allclose(shown, coarse + share * (whole - coarse), atol=1e-5)
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -231,8 +248,8 @@ def test_r1_is_the_discriminators_business_alone():
 def test_the_crowd_is_the_generators_business_alone():
     plain, crowded = small_gan(PIXELS + FEATURES), small_gan(PIXELS + FEATURES, crowd=5.0)
     earlier, batch = a_batch(1), a_batch(2)
-    seen = crowded.eye(tf.cast(earlier["image"], "float32") / 127.5 - 1)
-    crowded.crowd_distance(seen, [each[::-1] for each in seen], earlier["style"])
+    seen = crowded.eyes[0](tf.cast(earlier["image"], "float32") / 127.5 - 1)
+    crowded.crowd_distances[0](seen, [each[::-1] for each in seen], earlier["style"])
     for gan in (plain, crowded):
         logs = gan.train_on_batch(batch, return_dict=True)
     assert np.isfinite(logs["crowd"]) and logs["crowd"] != 0

@@ -259,8 +259,7 @@ def test_a_start_that_is_none_is_an_error(tmp_path, run, start, message):
 
 
 def judges_of(gan) -> list[np.ndarray]:
-    judges = [judge for judge in (gan.discriminator, gan.heads) if judge is not None]
-    return [weight for judge in judges for weight in judge.get_weights()]
+    return [weight for judge in gan.judges for weight in judge.get_weights()]
 
 
 def test_a_run_begins_with_the_judges_of_the_one_before(finished):
@@ -311,17 +310,28 @@ def test_judges_that_do_not_fit_are_an_error_that_names_their_file(tmp_path, fin
         build_gan(recipe, judges=path)
 
 
-def test_judges_with_frozen_features_train_and_go_on(tmp_path, run, eye_weights):
-    """The eye is made again by its seed, and its file's weights, and the checkpoint fits."""
-    recipe = replace(RECIPE, judges=("pixels", "features"), features=str(eye_weights), feature_size=32, loss="hinge")
-    recipe = replace(recipe, gradient_penalty=0.1, spectral_norm=True, crowd=1.0)
+def test_judges_with_frozen_features_train_and_go_on(tmp_path, run, eye_weights, lite_weights):
+    """The eyes are made again by their seeds, and their files' weights, and the checkpoint fits."""
+    recipe = replace(RECIPE, judges=("pixels", "features", "lite"), features=str(eye_weights), lite=str(lite_weights))
+    recipe = replace(recipe, feature_size=32, loss="hinge", gradient_penalty=0.1, spectral_norm=True, crowd=1.0)
     out = run(1, tmp_path / "run", recipe=recipe)
     first = weights(out)
     run(1, out, recipe=recipe)
     assert step_of(out) == 2 and not np.array_equal(first[0], weights(out)[0])
     with np.load(out / "judges.npz") as judges:  # those of pixels and of features, without the frozen ones
-        assert {name.split("/")[0] for name in judges} == {"discriminator", "heads"}
-    assert (out / "judges.npz").stat().st_size < 2_000_000 < (out / "checkpoint.npz").stat().st_size
+        assert {name.split("/")[0] for name in judges} == {"discriminator", "heads", "lite_heads"}
+    assert (out / "judges.npz").stat().st_size < 4_000_000 < (out / "checkpoint.npz").stat().st_size
+
+
+def test_a_judge_that_the_file_lacks_begins_anew(tmp_path, run, eye_weights, lite_weights):
+    """So that EfficientNet-Lite0 can be set beside judges that have learned."""
+    recipe = replace(RECIPE, judges=("pixels", "features"), features=str(eye_weights), feature_size=32)
+    out = run(1, tmp_path / "run", recipe=recipe)
+    recipe = replace(recipe, judges=("pixels", "features", "lite"), lite=str(lite_weights))
+    gan = build_gan(recipe, out / "generator.h5", out / "judges.npz")
+    with np.load(out / "judges.npz") as judges:
+        np.testing.assert_array_equal(gan.heads[0].weights[0], judges["heads/000"])
+    assert [heads.name for heads in gan.heads] == ["heads", "lite_heads"]
 
 
 def test_a_killed_run_goes_on(tmp_path, run, art_folder):
