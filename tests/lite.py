@@ -24,7 +24,12 @@ def lite_arrays(seed: int = 0) -> dict[str, np.ndarray]:
     def convolution(name: str, norm: str, out: int, inputs: int, kernel: int = 1) -> None:
         spread = (2 / (inputs * kernel**2)) ** 0.5  # what goes through keeps its size
         arrays[f"{name}.weight"] = random.normal(0, spread, (out, inputs, kernel, kernel)).astype(np.float32)
-        for what, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 1), ("running_mean", -1, 1), ("running_var", 0.5, 2)):
+        for what, low, high in (
+            ("weight", 0.5, 1.5),
+            ("bias", -0.5, 1),
+            ("running_mean", -1, 1),
+            ("running_var", 0.5, 2),
+        ):
             arrays[f"{norm}.{what}"] = random.uniform(low, high, out).astype(np.float32)
         arrays[f"{norm}.num_batches_tracked"] = np.array(7)
 
@@ -48,7 +53,9 @@ def write_torch(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Kernels lie transposed in their storages, as in the published files, and two tensors share the last storage.
     """
     torch, utils = ModuleType("torch"), ModuleType("torch._utils")
-    torch.FloatStorage, torch.LongStorage = (type(n, (), {"__module__": "torch"}) for n in ("FloatStorage", "LongStorage"))
+    torch.FloatStorage, torch.LongStorage = (
+        type(n, (), {"__module__": "torch"}) for n in ("FloatStorage", "LongStorage")
+    )
     exec("def _rebuild_tensor_v2(*arguments): ...", utils.__dict__)  # with the module's own name
     utils._rebuild_tensor_v2.__module__ = "torch._utils"
     storages: dict[str, np.ndarray] = {}

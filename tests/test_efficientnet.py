@@ -86,7 +86,9 @@ def test_a_file_that_holds_no_such_network_is_an_error_that_names_it(tmp_path, w
         code = b"".join(pickle.dumps(part, 2) for part in (1, 2, 3, Bad(), []))
         parts = {"empty": b"", "text": b"hello", "truncated": content[: len(content) // 2], "code": code}
         path.write_bytes(parts[damage])
-    with pytest.raises(ValueError, match=r"weights of EfficientNet-Lite.*lite\.pth|lite\.pth holds no weights") as caught:
+    with pytest.raises(
+        ValueError, match=r"weights of EfficientNet-Lite.*lite\.pth|lite\.pth holds no weights"
+    ) as caught:
         build_lite(32, path)
     assert len(str(caught.value).splitlines()) == 1
     assert not capsys.readouterr().out

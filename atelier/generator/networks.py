@@ -149,8 +149,8 @@ def _add_to(image, rgb):
 
 
 def _enlarge(image):
-    """Twice the side, by Lanczos's kernel: so enlarged, a trained generator's pictures are nearest to real ones of twice
-    the size (docs/experiments.md), and so the finest size begins where it need not mend what enlarging did.
+    """Twice the side, by Lanczos's kernel: so enlarged, a trained generator's pictures are nearest to real ones of
+    twice the size (docs/experiments.md), and the finest size need not mend first what enlarging did.
     """
     return layers.UpSampling2D(interpolation="lanczos3", dtype="float32")(image)
 

@@ -24,7 +24,9 @@ class Recipe(Settings):
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
-    judges: tuple[str, ...] = ("pixels",)  # any of "pixels", "features" (through a frozen MobileNetV2), "lite", "patches"
+    judges: tuple[str, ...] = (
+        "pixels",
+    )  # any of "pixels", "features" (through a frozen MobileNetV2), "lite", "patches"
     pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
     discriminator_width: int = 32
     spectral_norm: bool = False  # in the discriminator of pixels, in place of batch norm
@@ -54,7 +56,9 @@ class Recipe(Settings):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not self.judges or set(self.judges) - {"pixels", "features", "lite", "patches"}:
-            raise ValueError(f"judges are any of pixels, features, lite, patches, not {', '.join(self.judges) or 'none'}")
+            raise ValueError(
+                f"judges are any of pixels, features, lite, patches, not {', '.join(self.judges) or 'none'}"
+            )
         if self.pixels_size:
             check_resolution(self.pixels_size)
             if self.pixels_size > self.resolution:

@@ -75,7 +75,7 @@ def textbook_gradients(gan, batch, judges, loss):
 
     g_loss, gradients = by(LOSSES[loss].generator, paint, gan.generator)
     fake = paint()  # outside the tape: a constant
-    for name, network in zip(judges, gan.judges, strict=True):
+    for network in gan.judges:
         d_loss, more = by(LOSSES[loss].discriminator, lambda: fake, network)
         gradients += more
     return g_loss, d_loss, [np.asarray(tf.convert_to_tensor(each)) for each in gradients]
@@ -131,7 +131,9 @@ def test_the_frozen_eye_stays_as_it_is():
         gan.train_on_batch(a_batch(step))
     for old, new in zip(before, values(gan.eyes[0].variables), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert any(not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads[0].trainable_variables, strict=True))
+    assert any(
+        not np.array_equal(old, v.numpy()) for old, v in zip(heads, gan.heads[0].trainable_variables, strict=True)
+    )
 
 
 def test_what_is_finest_comes_before_the_judges_by_and_by():
