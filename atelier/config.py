@@ -38,7 +38,7 @@ class Config:
     seed: int | str | None = None
     style: str | None = None
     truncation: float | None = 1.5
-    scale: int = 4
+    scale: int = 2
     output_dir: str = "outputs"
     generator: str = "generator.h5"
     captioner: str = "captioner"

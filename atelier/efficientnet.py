@@ -134,9 +134,8 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name, (storage, offset, shape, strides) in tensors.items():
         numbers = storage[1][offset:]
-        if any(step < 0 for step in strides) or sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= len(
-            numbers
-        ):
+        last = sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
+        if min((offset, *strides)) < 0 or last >= len(numbers):
             raise ValueError(f"{name} reaches beyond its numbers")
         steps = [step * numbers.itemsize for step in strides]  # these weights were transposed, not copied
         arrays[name] = np.lib.stride_tricks.as_strided(numbers, shape, steps).copy()

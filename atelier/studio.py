@@ -119,7 +119,7 @@ class Studio:
         painter: Painter,
         captioner,
         truncation: float | None = 1.5,
-        scale: int = 4,
+        scale: int = 2,
         num_beams: int = 3,
         caption_style: str = "plain",
         caption_candidates: int = 1,

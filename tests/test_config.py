@@ -29,7 +29,7 @@ def test_the_file_the_defaults_and_the_notebook_say_the_same():
 
 
 def test_what_is_left_out_has_its_default():
-    assert Config.from_mapping({"scale": 2}) == Config(scale=2)
+    assert Config.from_mapping({"scale": 3}) == Config(scale=3)
 
 
 def test_a_config_is_frozen():

@@ -27,7 +27,6 @@ WIDTHS = (32, 32, 96, 192)
 """Channels after mixing. With 32 at every scale a linear probe told generated pictures, enlarged to 128 px, 76 and 69
 times of 100 at the last two scales; with these 87 and 84 times, as they are 91 and 88 times (benchmarks/judges.py)."""
 
-
 LITE_WIDTHS = (32, 40, 128, 192)
 """The same of EfficientNet-Lite0's maps at 1/4, 1/8, 1/16 (two of them, 80 and 112 channels) and 1/32."""
 

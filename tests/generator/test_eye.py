@@ -56,16 +56,17 @@ def test_the_weights_are_the_files(mobile_eye, eye_weights):
 
 
 def test_it_looks_through_the_network_of_the_file(lite_eye, lite_weights):
-    """At its maps at 1/4, 1/8, 1/16 (both) and 1/32, mixed from the deepest up, for which a random mixing is undone."""
-    maps = build_lite(32, lite_weights)(IMAGES_32)
-    quarter, eighth, sixteenth = maps[1], maps[2], np.concatenate(maps[3:5], axis=-1)
-    deepest = maps[5] @ kernel_of(lite_eye, "mix_3")
-    enlarged = np.broadcast_to(deepest, (3, 2, 2, 192))
-    next_one = sixteenth @ kernel_of(lite_eye, "mix_2") + enlarged @ kernel_of(lite_eye, "narrow_2")
-    seen = lite_eye(IMAGES_32)
-    np.testing.assert_allclose(seen[3], deepest, atol=1e-3)
-    np.testing.assert_allclose(seen[2], next_one, atol=1e-3)
-    assert quarter.shape[1:3] == (8, 8) and eighth.shape[1:3] == (4, 4)
+    """At its maps at 1/4, 1/8, 1/16 (both) and 1/32: each is mixed, and the one below it hears of it, enlarged."""
+    _, quarter, eighth, first, second, deepest, _ = build_lite(32, lite_weights)(IMAGES_32)
+    seen, above = lite_eye(IMAGES_32), None
+    for number, maps in ((3, deepest), (2, np.concatenate([first, second], axis=-1)), (1, eighth), (0, quarter)):
+        expected = np.asarray(maps) @ kernel_of(lite_eye, f"mix_{number}")
+        if above is not None:
+            larger = np.asarray(keras.layers.UpSampling2D(interpolation="bilinear")(above))
+            expected = expected + larger @ kernel_of(lite_eye, f"narrow_{number}")
+        np.testing.assert_allclose(seen[number], expected, rtol=1e-4, atol=1e-3)
+        assert np.abs(expected).max() > 0.1
+        above = expected
 
 
 def kernel_of(eye, name: str) -> np.ndarray:
