@@ -39,6 +39,8 @@ def build_generator(
     subpixel: bool = False,
     grain: bool = False,
     residual: int = 0,
+    mapping: int = 0,
+    finest_width: int = 0,
     transposed: bool = False,
 ) -> keras.Model:
     """A functional model of built-in layers only, so that its .h5 file loads without this package.
@@ -54,12 +56,17 @@ def build_generator(
             al., "Real-time single image super-resolution", 2016): a third of the time of maps at full size. What
             they paint is smoothed and added to a picture that, averaged over those 2x2, is the one of half the side
             again.
-        grain: maps of noise, each a product of the latent, enter from 16 pixels on. Without them all texture has to
-            come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw such
-            noise anew for every picture; here a latent always gives the same picture.)
+        grain: maps of noise, each a product of the latent, enter at 16, 32 and 64 pixels. Without them all texture
+            has to come from where the repeated pixels meet, and looks like it. (Karras et al., StyleGAN, 2019, draw
+            such noise anew for every picture; here a latent always gives the same picture.)
         residual: pairs of convolutions more at every size from 16 pixels on, which add to what was found before them
             (He et al., "Deep residual learning", 2016) and begin by adding nothing. All but the first stand at 8
             pixels, too.
+        mapping: pairs of dense layers that move the latent, by what it is and by the style, before anything is made
+            of it: away from where the pictures are bad (the mapping network of Karras et al., StyleGAN, 2019; here it
+            begins by moving nothing).
+        finest_width: feature maps at the full resolution, or before the sub-pixel convolution; 0: as many as
+            `fine_width` says, or three times as many.
         transposed: each doubling is one transposed convolution, which with the kernels of `transpose_kernel` paints
             the same pictures in less time: to paint with, not to train.
 
@@ -71,7 +78,11 @@ def build_generator(
         ValueError: the resolution is no power of two >= 16.
     """
     check_resolution(resolution)
-    latent, style, code = _code_inputs(latent_dim)
+    latent, style, embedding = _inputs(latent_dim)
+    moved = latent
+    for number in range(mapping):
+        moved = _map(moved, embedding, number + 1)
+    code = layers.Concatenate(name="code")([moved, embedding])
     size, channels = 4, _channels(4, width, fine_width)
     x = layers.Dense(size * size * channels, kernel_initializer=initializer(), name="canvas")(code)
     x = layers.Reshape((size, size, channels))(x)
@@ -79,14 +90,16 @@ def build_generator(
     image, maps = None, {size: x}
     while size < (resolution // 2 if subpixel else resolution):
         size, channels = 2 * size, _channels(2 * size, width, fine_width)
+        if size == resolution and finest_width:
+            channels = finest_width
         # Repeating pixels and then convolving: a transposed convolution that is free to learn weaves a grid of its own
         # into the picture (Odena et al., "Deconvolution and checkerboard artifacts", 2016).
         if transposed:
             x = layers.Conv2DTranspose(channels, 4, 2, "same", use_bias=False, name=f"up_{size}")(x)
         else:
             x = _conv(channels, 3, use_bias=False, name=f"up_{size}")(layers.UpSampling2D()(x))
-        if grain and size >= 16:
-            x = layers.Add()([x, _grain(latent, size, channels)])
+        if grain and 16 <= size <= 64:
+            x = layers.Add()([x, _grain(moved, size, channels)])
         x = layers.ReLU()(_modulated_batch_norm(x, code))
         for number in range(residual):
             if size >= (8 if number else 16):
@@ -96,7 +109,7 @@ def build_generator(
         maps[size] = x
         image = _add_to(image, _conv(3, 3, dtype="float32", name=f"to_rgb_{size}")(x))
     if subpixel:
-        x = layers.ReLU()(_conv(3 * channels, 3, name=f"detail_{resolution}")(x))
+        x = layers.ReLU()(_conv(finest_width or 3 * channels, 3, name=f"detail_{resolution}")(x))
         x = _conv(12, 3, dtype="float32", name=f"to_rgb_{resolution}")(x)
         x = layers.Reshape((size, size, 2, 2, 3), dtype="float32")(x)
         x = layers.Permute((1, 3, 2, 4, 5), dtype="float32")(x)  # (N, size, 2, size, 2, 3)
@@ -114,7 +127,8 @@ def build_dcgan_generator(resolution: int = 64, latent_dim: int = 128, width: in
         ValueError: the resolution is no power of two >= 16.
     """
     check_resolution(resolution)
-    latent, style, code = _code_inputs(latent_dim)
+    latent, style, embedding = _inputs(latent_dim)
+    code = layers.Concatenate(name="code")([latent, embedding])
     size, channels = 4, _channels(4, width)
     x = layers.Dense(size * size * channels, kernel_initializer=initializer(), use_bias=False, name="canvas")(code)
     x = layers.Reshape((size, size, channels))(x)
@@ -127,13 +141,21 @@ def build_dcgan_generator(resolution: int = 64, latent_dim: int = 128, width: in
     return keras.Model([latent, style], image, name="generator")
 
 
-def _code_inputs(latent_dim: int):
-    """The generator's inputs `latent` and `style`, and the code (N, latent_dim + 32) that they make together."""
+def _inputs(latent_dim: int):
+    """The generator's inputs `latent` and `style`, and the style's embedding (N, 32)."""
     latent = keras.Input((latent_dim,), name="latent", dtype="float32")
     style = keras.Input((), name="style", dtype="int32")
     # As large as the latent from the start, so that the media differ before anything else is learned.
     styles = layers.Embedding(len(STYLES), 32, embeddings_initializer=initializer(1.0), name="style_embedding")
-    return latent, style, layers.Concatenate(name="code")([latent, styles(style)])
+    return latent, style, styles(style)
+
+
+def _map(latent, embedding, number: int):
+    """The latent moved by what a small perceptron makes of it and of the style; at first that is nothing."""
+    more = layers.Dense(256, kernel_initializer="he_normal", name=f"mapping_{number}")
+    more = layers.LeakyReLU(0.2)(more(layers.Concatenate()([latent, embedding])))
+    more = layers.Dense(latent.shape[-1], kernel_initializer="zeros", name=f"mapped_{number}")(more)
+    return layers.Add()([latent, more])
 
 
 def _conv(channels: int, kernel: int, **kwargs) -> layers.Layer:
@@ -144,7 +166,10 @@ def _add_to(image, rgb):
     """The picture so far, enlarged to the new part's size, and the new part."""
     if image is None:
         return rgb
-    larger = layers.UpSampling2D(interpolation="bilinear", dtype="float32")(image)
+    if rgb.shape[1] > 64:
+        larger = _enlarge(image)
+    else:
+        larger = layers.UpSampling2D(interpolation="bilinear", dtype="float32")(image)
     return layers.Add(dtype="float32")([larger, rgb])
 
 
@@ -269,7 +294,7 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
             raise ValueError(f"layer {layer.name} of the trained generator does not fit: other widths, or another kind")
         place.set_weights([_widened(new, old) for new, old in zip(place.get_weights(), weights, strict=True)])
     for name, layer in places.items():
-        if name.startswith(("to_rgb_", "grained_", "refined_")):
+        if name.startswith(("to_rgb_", "grained_", "refined_", "mapped_")):
             layer.set_weights([weight * 0.0 for weight in layer.get_weights()])
     return generator
 

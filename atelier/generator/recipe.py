@@ -19,14 +19,15 @@ class Recipe(Settings):
     latent_dim: int = 128
     generator: str = "skip"  # or "dcgan", the published arrangement
     excitation: bool = False  # small maps weigh the channels of large ones
-    grain: bool = False  # noise of the latent's making enters from 16 pixels on
+    grain: bool = False  # noise of the latent's making enters at 16, 32 and 64 pixels
     residual: int = 0  # pairs of convolutions more at every size from 16 pixels on
+    mapping: int = 0  # pairs of dense layers that move the latent before anything is made of it
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
-    judges: tuple[str, ...] = (
-        "pixels",
-    )  # any of "pixels", "features" (through a frozen MobileNetV2), "lite", "patches"
+    finest_width: int = 0  # of the generator at its full resolution; 0: as fine_width says
+    # Any of "pixels", "patches", and those that look through a frozen network: "features" (MobileNetV2), "lite".
+    judges: tuple[str, ...] = ("pixels",)
     pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
     discriminator_width: int = 32
     spectral_norm: bool = False  # in the discriminator of pixels, in place of batch norm
@@ -44,6 +45,7 @@ class Recipe(Settings):
     augment: tuple[str, ...] = ("translation", "cutout")  # "color" too, for runs of millions of pictures
     augment_strength: float = 1.0  # how far each of them goes, as a multiple of the paper's
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
+    learning: tuple[str, ...] = ()  # what the names of the generator's layers that learn begin with; (): all learn
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
     seed: int = 0
@@ -56,9 +58,8 @@ class Recipe(Settings):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not self.judges or set(self.judges) - {"pixels", "features", "lite", "patches"}:
-            raise ValueError(
-                f"judges are any of pixels, features, lite, patches, not {', '.join(self.judges) or 'none'}"
-            )
+            named = ", ".join(self.judges) or "none"
+            raise ValueError(f"judges are any of pixels, features, lite, patches, not {named}")
         if self.pixels_size:
             check_resolution(self.pixels_size)
             if self.pixels_size > self.resolution:
@@ -81,6 +82,8 @@ class Recipe(Settings):
             "warm_up": math.inf,
             "augment_strength": 2,
             "residual": 4,
+            "mapping": 9,
+            "finest_width": math.inf,
             "ema_decay": 1,
             "beta_1": 1,
             "seed": 2**32,

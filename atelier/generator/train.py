@@ -149,7 +149,8 @@ def build_recipe_generator(recipe: Recipe, transposed: bool = False) -> keras.Mo
     """A fresh generator of the recipe's kind; `transposed` as of `build_generator` (a plain DCGAN has but one form)."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
-    extras = {name: getattr(recipe, name) for name in ("fine_width", "excitation", "subpixel", "grain", "residual")}
+    names = ("fine_width", "finest_width", "excitation", "subpixel", "grain", "residual", "mapping")
+    extras = {name: getattr(recipe, name) for name in names}
     return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, transposed=transposed)
 
 
@@ -162,6 +163,11 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
     generator = build_recipe_generator(recipe)
     if start:
         grow(generator, load_generator(start))
+    for layer in generator.layers:
+        if recipe.learning and not layer.name.startswith(recipe.learning):
+            layer.trainable = False
+    if not generator.trainable_variables:
+        raise ValueError(f"no layer of the generator has a name that begins with {' or '.join(recipe.learning)}")
     discriminator = patches = None
     eyes = []
     if "pixels" in recipe.judges:

@@ -296,6 +296,23 @@ def test_in_the_warm_up_only_the_judges_learn(tmp_path, run, finished, monkeypat
     assert len(seen) == 1 and step_of(out) == 2
 
 
+def test_a_few_layers_may_learn_alone(tmp_path, run, finished):
+    """All others stay, averages of the batch norms included, also after the warm-up."""
+    recipe = replace(RECIPE, mapping=1, learning=("mapping_", "mapped_"), warm_up=1)
+    out = run(2, tmp_path / "run", recipe=recipe, start=finished / "generator.h5")
+    learned, trained = made(out, recipe), made(finished)
+    assert {layer.name for layer in learned.layers if layer.weights} - {layer.name for layer in trained.layers} == {
+        "mapping_1",
+        "mapped_1",
+    }
+    for layer in trained.layers:
+        for before, after in zip(layer.get_weights(), learned.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-7)  # their average is rounded
+    assert np.abs(learned.get_layer("mapped_1").kernel).max() > 0
+    with pytest.raises(ValueError, match="no layer of the generator has a name that begins with maping"):
+        run(1, tmp_path / "none", recipe=replace(recipe, learning=("maping",)))
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "array", "other"])
 def test_judges_that_do_not_fit_are_an_error_that_names_their_file(tmp_path, finished, damage):
     path, content = tmp_path / "judges.npz", (finished / "judges.npz").read_bytes()
