@@ -122,6 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--stem", metavar="FILE", help="captioner, detector: the MobileNetV2 to begin with")
     train.set_defaults(run=_train)
 
+    narrow = commands.add_parser("narrow", help="make the finest part of a generator of sub-pixels cheaper")
+    narrow.add_argument("generator", type=Path, metavar="FILE", help="the trained generator.h5")
+    narrow.add_argument(
+        "--out", type=Path, default=Path("runs/narrow/generator.h5"), metavar="FILE", help="the new one"
+    )
+    narrow.add_argument("--width", type=int, default=32, metavar="N", help="of its feature maps (default 32)")
+    narrow.add_argument("--steps", type=int, default=1000, metavar="N", help="of 16 latents each (default 1000)")
+    narrow.set_defaults(run=_narrow)
+
     evaluate = commands.add_parser("evaluate", help="measure a model: one JSON object of named figures")
     evaluate.add_argument("what", choices=("generator", "captioner", "detector"))
     evaluate.add_argument("--generator", type=Path, default=PROJECT / "generator.h5", metavar="FILE", help="which one")
@@ -345,7 +354,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    import_keras()
+    import_keras(batches=True)
     from atelier.training import TrainingError
 
     out = options.out or Path("runs") / options.what
@@ -422,6 +431,15 @@ def _kid_meter(options: argparse.Namespace, resolution: int, out: Path):
         return None
 
 
+def _narrow(options: argparse.Namespace) -> None:
+    import_keras(batches=True)
+    from atelier.generator.narrow import narrow
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    unexplained = narrow(options.generator, options.out, width=options.width, steps=options.steps)
+    print(json.dumps({"output": options.out.as_posix(), "unexplained": round(unexplained, 3)}))
+
+
 def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | float]:
     from atelier.captioner.train import Recipe, train
 
@@ -455,7 +473,7 @@ def _train_detector(options: argparse.Namespace, out: Path) -> dict:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import_keras()
+    import_keras(batches=True)
     if options.what == "detector":
         from atelier.evaluation.detector import evaluate_detector
 
@@ -477,7 +495,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _tune(options: argparse.Namespace) -> None:
-    import_keras()
+    import_keras(batches=True)
     try:
         from atelier.tuning.command import tune
     except ImportError as error:

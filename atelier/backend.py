@@ -17,17 +17,22 @@ from types import ModuleType
 EXTRAS = ("jax", "scipy", "dill", "pandas", "matplotlib", "sklearn", "IPython")
 
 
-def import_keras() -> ModuleType:
+def import_keras(batches: bool = False) -> ModuleType:
     """The `keras` module; the first import takes seconds, so inference calls this only when it must.
+
+    Args:
+        batches: whether many pictures at a time are to come. TensorFlow then computes with oneDNN's kernels, which it
+            uses by itself on the newest server processors only. On others, too, batches are painted, judged and
+            trained faster by them, but single pictures more slowly (docs/scaling.md). The first import decides;
+            `TF_ENABLE_ONEDNN_OPTS` in the environment wins.
 
     TensorFlow writes some of its start-up notes straight to file descriptor 2, before its log level counts,
     so that descriptor points nowhere during the first import. An import error is still raised.
     """
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        # oneDNN's kernels, which TensorFlow uses by itself on the newest server processors only: on others they paint,
-        # judge and train by a quarter to a half faster (docs/scaling.md).
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        if batches:
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         share_arenas()
         with _silent_stderr(), _without_extras():
             import keras  # noqa: F401

@@ -29,7 +29,7 @@ def ours(batch: int, seconds: float, bfloat16: bool) -> dict:
     sys.path.insert(0, str(ROOT))
     from atelier.backend import import_keras
 
-    keras = import_keras()
+    keras = import_keras(batches=True)
     if bfloat16:
         keras.config.set_dtype_policy("mixed_bfloat16")
     import numpy as np

@@ -33,7 +33,7 @@ class Features:
         Raises:
             FeatureError: no such file, other weights, or no internet.
         """
-        keras = import_keras()
+        keras = import_keras(batches=True)
         _one_thread(keras)
         path = None if weights == "imagenet" else Path(weights)
         if path and not path.is_file():

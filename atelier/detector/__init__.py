@@ -79,7 +79,7 @@ class Detector:
         if not Path(path).is_file():
             raise DetectorError(f"no detector at {path}")
         try:
-            model = import_keras().models.load_model(path, compile=False)
+            model = import_keras(batches=True).models.load_model(path, compile=False)
         except Exception as error:  # h5py and Keras raise nearly every kind on a damaged file
             raise DetectorError(f"{path} is damaged or no Keras model: {first_line(error)}") from error
         return cls(model)

@@ -63,7 +63,7 @@ class FeatureNetwork:
             NetworkError: no such file, no feature network, or no internet.
         """
         if path is None and not (WEIGHTS / INCEPTION).is_file():
-            applications = import_keras().applications
+            applications = import_keras(batches=True).applications
             model = _downloaded(
                 lambda: applications.InceptionV3(
                     weights="imagenet", include_top=False, pooling="avg", input_shape=(299, 299, 3)
@@ -76,7 +76,7 @@ class FeatureNetwork:
         if not path.is_file():
             raise NetworkError(f"no feature network at {path}")
         try:
-            model = import_keras().models.load_model(path, compile=False)
+            model = import_keras(batches=True).models.load_model(path, compile=False)
         except Exception as error:  # h5py and Keras raise nearly every kind on a damaged file
             raise NetworkError(f"{path} is damaged or no Keras model: {first_line(error)}") from error
         return cls(model, "inception-2015-12-05, mixed_7" if path.name == INCEPTION else path.stem)
@@ -92,7 +92,7 @@ class FeatureNetwork:
         Raises:
             NetworkError: no such file, other weights, or no internet.
         """
-        applications = import_keras().applications
+        applications = import_keras(batches=True).applications
         if path is None and (WEIGHTS / MOBILENET).is_file():
             path = WEIGHTS / MOBILENET
         if path is None:

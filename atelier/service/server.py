@@ -55,6 +55,7 @@ def serve(
     # Each of the models' threads keeps a core busy by itself. Where they share their operations among the cores, too,
     # they wait for each other: a sixth fewer artworks a second. TensorFlow reads it when it is imported.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # for batches, as `import_keras` says
     settings = Settings.from_environment(**({"data": data} if data else {}))
     demo = settings.api_key is None if demo is None else demo
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
