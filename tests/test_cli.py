@@ -43,7 +43,7 @@ def test_create_makes_artworks_and_prints_a_record_for_each(atelier):
     assert {record["style"] for record in records} == {"painting"}
     assert len({record["seed"] for record in records}) == 35
     assert sorted(record["output"] for record in records) == sorted(f"outputs/{name}" for name in os.listdir("outputs"))
-    assert all(open_picture(record["output"]).size == (64, 64) and record["caption"] for record in records)
+    assert all(open_picture(record["output"]).size == (32, 32) and record["caption"] for record in records)
 
 
 def test_create_counts_on_from_a_seed_and_makes_the_same_again(atelier):

@@ -22,7 +22,7 @@ def pictures_in(folder) -> list[str]:
     """The saved artworks, each of which must open."""
     names = sorted(os.listdir(folder / "outputs")) if (folder / "outputs").is_dir() else []
     for name in names:
-        assert open_picture(folder / "outputs" / name).size == (64, 64)
+        assert open_picture(folder / "outputs" / name).size == (32, 32)
     return names
 
 

@@ -337,7 +337,7 @@ def test_a_record_is_json_and_answers_by_key(studio, tmp_path, monkeypatch):
     assert isinstance(record, str) and "\n" not in record
     assert record["output"] == json.loads(record)["output"] == artwork.path.as_posix()
     assert record["output"].startswith("outputs/") and os.path.isfile(record["output"])
-    assert (record["seed"], record["style"], record["width"], record["height"]) == (2**70, "painting", 64, 64)
+    assert (record["seed"], record["style"], record["width"], record["height"]) == (2**70, "painting", 32, 32)
     assert record.get("caption") == artwork.caption and record.get("nothing", 7) == 7 and record[0] == "{"
     assert "caption_error" not in record.values
     with pytest.raises(KeyError):
