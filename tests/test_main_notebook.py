@@ -177,7 +177,7 @@ def test_every_kind_of_seed_is_taken_and_told(make, seed):
 def test_any_other_setting_can_be_changed_for_one_call(make):
     record = make(seed=1, scale=1, output_dir="elsewhere/deep", truncation=None, num_beams=1)
     assert record["output"].startswith("elsewhere/deep/") and record["width"] == 16 and record["truncation"] is None
-    assert make(seed=1)["width"] == 64
+    assert make(seed=1)["width"] == 32
 
 
 @pytest.mark.parametrize(
