@@ -122,13 +122,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--stem", metavar="FILE", help="captioner, detector: the MobileNetV2 to begin with")
     train.set_defaults(run=_train)
 
-    narrow = commands.add_parser("narrow", help="make the finest part of a generator of sub-pixels cheaper")
+    narrow = commands.add_parser("narrow", help="make a generator cheaper: fewer maps at its largest sizes")
     narrow.add_argument("generator", type=Path, metavar="FILE", help="the trained generator.h5")
     narrow.add_argument(
         "--out", type=Path, default=Path("runs/narrow/generator.h5"), metavar="FILE", help="the new one"
     )
-    narrow.add_argument("--width", type=int, default=32, metavar="N", help="of its feature maps (default 32)")
-    narrow.add_argument("--steps", type=int, default=1000, metavar="N", help="of 16 latents each (default 1000)")
+    recipe = PROJECT / "configs" / "generator.yaml"
+    narrow.add_argument("--config", type=Path, default=recipe, metavar="FILE", help="its recipe (default: the shipped)")
+    narrow.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="what differs: half_width=N, finest_width=N"
+    )
+    narrow.add_argument("--steps", type=int, default=2000, metavar="N", help="of 16 latents each (default 2000)")
     narrow.set_defaults(run=_narrow)
 
     evaluate = commands.add_parser("evaluate", help="measure a model: one JSON object of named figures")
@@ -434,10 +438,13 @@ def _kid_meter(options: argparse.Namespace, resolution: int, out: Path):
 def _narrow(options: argparse.Namespace) -> None:
     import_keras(batches=True)
     from atelier.generator.narrow import narrow
+    from atelier.generator.recipe import Recipe
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    unexplained = narrow(options.generator, options.out, width=options.width, steps=options.steps)
-    print(json.dumps({"output": options.out.as_posix(), "unexplained": round(unexplained, 3)}))
+    recipe = Recipe.of([*settings_in(options.config), *options.set])
+    recipe.check()
+    psnr = narrow(options.generator, options.out, recipe, steps=options.steps)
+    print(json.dumps({"output": options.out.as_posix(), "psnr": round(psnr, 2)}))
 
 
 def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | float]:

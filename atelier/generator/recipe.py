@@ -26,6 +26,7 @@ class Recipe(Settings):
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
     finest_width: int = 0  # of the generator at its full resolution; 0: as fine_width says
+    half_width: int = 0  # of the generator at half its resolution; 0: as fine_width says
     # Any of "pixels", "patches", and those that look through a frozen network: "features" (MobileNetV2), "lite".
     judges: tuple[str, ...] = ("pixels",)
     pixels_size: int = 0  # side at which the judge of pixels looks, where it is not the whole resolution
@@ -84,6 +85,7 @@ class Recipe(Settings):
             "residual": 4,
             "mapping": 9,
             "finest_width": math.inf,
+            "half_width": math.inf,
             "ema_decay": 1,
             "beta_1": 1,
             "seed": 2**32,

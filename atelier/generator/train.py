@@ -149,7 +149,7 @@ def build_recipe_generator(recipe: Recipe, transposed: bool = False) -> keras.Mo
     """A fresh generator of the recipe's kind; `transposed` as of `build_generator` (a plain DCGAN has but one form)."""
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
-    names = ("fine_width", "finest_width", "excitation", "subpixel", "grain", "residual", "mapping")
+    names = ("fine_width", "finest_width", "half_width", "excitation", "subpixel", "grain", "residual", "mapping")
     extras = {name: getattr(recipe, name) for name in names}
     return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, transposed=transposed)
 

@@ -27,7 +27,7 @@ KINDS = {
     "grain": lambda *size, **sizes: build_generator(*size, **sizes, grain=True),
     "residual": lambda *size, **sizes: build_generator(*size, **sizes, residual=2),
     "mapping": lambda *size, **sizes: build_generator(*size, **sizes, mapping=2),
-    "finest": lambda *size, **sizes: build_generator(*size, **sizes, finest_width=12),
+    "finest": lambda *size, **sizes: build_generator(*size, **sizes, finest_width=12, half_width=20),
     "dcgan": build_dcgan_generator,
 }
 every_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
@@ -35,7 +35,7 @@ every_kind = pytest.mark.parametrize("build", KINDS.values(), ids=KINDS)
 
 def scattered(model: keras.Model) -> keras.Model:
     """With random weights and statistics, large enough that every part of the network shows in its output."""
-    for variable in (each for each in model.weights if "smooth" not in each.path):
+    for variable in model.weights:
         low, high = (0.5, 1.5) if variable.path.endswith("variance") else (-0.4, 0.4)
         variable.assign(RANDOM.uniform(low, high, variable.shape))
     return model
@@ -145,7 +145,7 @@ def test_grain_is_noise_of_its_own_for_every_latent_and_place():
         {},
         {"grain": True, "residual": 2, "fine_width": 12},
         {"excitation": True, "subpixel": True},
-        {"mapping": 2, "finest_width": 12},
+        {"mapping": 2, "finest_width": 12, "half_width": 20},
     ],
 )
 def test_a_transposed_twin_paints_the_same_pictures_and_trains_on(options):
@@ -234,10 +234,18 @@ def test_mapping_moves_the_latent_before_anything_is_made_of_it():
         np.testing.assert_allclose(between(generator, name)[0](inputs), code, rtol=1e-4, atol=1e-3)
 
 
-def test_the_full_resolution_may_have_maps_of_its_own_number():
-    narrow, plain = (build_generator(32, width=8, fine_width=24, finest_width=number) for number in (12, 0))
-    shapes = [[model.get_layer(f"up_{size}").output.shape[-1] for size in (16, 32)] for model in (narrow, plain)]
-    assert shapes == [[24, 12], [24, 24]]
+@pytest.mark.parametrize(
+    ("options", "maps"),
+    [({}, [24, 24, 24]), ({"finest_width": 12}, [24, 24, 12]), ({"half_width": 20}, [24, 20, 24])],
+    ids=["as fine_width", "finest", "half"],
+)
+def test_the_largest_sizes_may_have_maps_of_their_own_number(options, maps):
+    generator = build_generator(64, width=8, fine_width=24, **options)
+    assert [generator.get_layer(f"up_{size}").output.shape[-1] for size in (16, 32, 64)] == maps
+    with_subpixels = build_generator(128, width=8, fine_width=24, subpixel=True, **options)
+    half = options.get("half_width", 24)
+    assert with_subpixels.get_layer("up_64").output.shape[-1] == half
+    assert with_subpixels.get_layer("detail_128").output.shape[-1] == options.get("finest_width", 3 * half)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +262,18 @@ def test_the_finest_part_begins_with_the_trained_ones_pictures_enlarged_by_lancz
             plane = Image.fromarray(before[..., colour]).resize((2 * small,) * 2, Image.Resampling.LANCZOS)
             np.testing.assert_allclose(after[..., colour], np.asarray(plane), atol=1e-4)
     assert np.abs(trained_ones).max() > 0.5
+
+
+def test_a_file_whose_smoothing_is_a_convolution_still_trains_on():
+    """As sub-pixels were smoothed before."""
+    generator = scattered(build_generator(16, latent_dim=8, width=4, subpixel=True))
+    fixed = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="smooth_16")
+    older = keras.Model(generator.inputs, fixed(generator.output))
+    for take in (grow, lambda new, old: copy_weights(old, new)):
+        newer = scattered(build_generator(16, latent_dim=8, width=4, subpixel=True))
+        take(newer, older)
+        for one, two in zip(newer.get_weights(), generator.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_all_of_a_grown_generator_can_learn():
