@@ -68,13 +68,11 @@ def narrow(
     student.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss=_mean_square, jit_compile=jit)
     feed = _latents(np.random.default_rng([seed, 1]), batch_size, dim)
     with progress_bar(total=steps, desc="narrowing", unit="step") as bar:
-
-        def shown(_, logs: dict) -> None:
-            bar.set_postfix(loss=f"{logs['loss']:.5f}", refresh=False)
+        for _ in range(steps):
+            student.reset_metrics()  # so that the loss is this step's
+            loss = student.train_on_batch(*next(feed))
+            bar.set_postfix(loss=f"{float(loss):.5f}", refresh=False)
             bar.update()
-
-        told_of = [keras.callbacks.LambdaCallback(on_epoch_end=shown)]  # an epoch is a step, so the loss is that step's
-        student.fit(feed, epochs=steps, steps_per_epoch=1, verbose=0, shuffle=False, callbacks=told_of)
 
     unseen = _latents(np.random.default_rng([seed, 2]), 16, dim)
     errors = [
@@ -159,7 +157,7 @@ def _groups(name: str, known: dict[str, layers.Layer]) -> tuple[str, str]:
 
 
 def _latents(random: np.random.Generator, count: int, dim: int):
-    """Endless batches for `fit`: latents, styles and a target of nothing."""
+    """Endless batches: latents, styles and a target of nothing."""
     while True:
         batch = {"latent": random.standard_normal((count, dim), np.float32)}
         batch["style"] = random.integers(len(STYLES), size=count).astype(np.int32)

@@ -13,7 +13,7 @@ from atelier.seeds import STYLES
 
 RANDOM = np.random.default_rng(0)
 
-WIDE = Recipe(resolution=32, latent_dim=8, width=4, fine_width=12, residual=2, grain=True, mapping=1, subpixel=True)
+WIDE = Recipe(resolution=32, latent_dim=8, width=4, fine_width=12, residual=1, grain=True, mapping=1, subpixel=True)
 """With 12 maps at 16 pixels, and 36 before its sub-pixels."""
 
 SLIM = replace(WIDE, half_width=8, finest_width=16)
@@ -44,7 +44,7 @@ def silence(model: keras.Model, silent: dict[str, list[int]]) -> None:
 @pytest.mark.parametrize(
     ("wide", "slim"),
     [
-        (WIDE, SLIM),
+        (replace(WIDE, residual=2), replace(SLIM, residual=2)),
         (WIDE, replace(WIDE, finest_width=16)),
         (replace(WIDE, subpixel=False), replace(WIDE, subpixel=False, half_width=8)),
     ],
@@ -55,9 +55,10 @@ def test_maps_that_say_nothing_are_left_out_and_the_pictures_stay(tmp_path, wide
     model = build_recipe_generator(wide)
     model.set_weights(saved(tmp_path / "wide.h5", wide).get_weights())
     if slim.half_width:
-        after = ["to_rgb_16", "refine_16", "refine_2_16", "detail_32" if wide.subpixel else "up_32"]
+        known = {layer.name for layer in model.layers}
+        after = {"to_rgb_16", "refine_16", "refine_2_16", "detail_32", "up_32"} & known
         silence(model, {name: [1, 4, 5, 9] for name in after})
-        silence(model, {"refined_16": [0, 3, 7, 11], "refined_2_16": [2, 3, 6, 10]})
+        silence(model, {name: [0, 3, 7, 11] for name in {"refined_16", "refined_2_16"} & known})
     if wide.subpixel:
         silence(model, {"to_rgb_32": RANDOM.permutation(36)[:20]})
     save_generator(model, wide, tmp_path / "wide.h5")
@@ -99,7 +100,7 @@ def test_what_few_maps_paint_comes_near_what_many_painted(tmp_path):
             {},
             r"layer up_16 .* \(3, 3, 16, 12\) .* \(3, 3, 16, 20\)",
         ),
-        (replace(SLIM, residual=1), {}, "only one of both has a layer refine_2_16"),
+        (replace(SLIM, residual=0), {}, "only one of both has a layer refine_16"),
         (replace(SLIM, resolution=64), {}, "only one of both has a layer"),
         (SLIM, {"steps": 0}, "above 0"),
         (SLIM, {"learning_rate": float("nan")}, "above 0"),
