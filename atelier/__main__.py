@@ -440,9 +440,9 @@ def _narrow(options: argparse.Namespace) -> None:
     from atelier.generator.narrow import narrow
     from atelier.generator.recipe import Recipe
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     recipe = Recipe.of([*settings_in(options.config), *options.set])
     recipe.check()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     psnr = narrow(options.generator, options.out, recipe, steps=options.steps)
     print(json.dumps({"output": options.out.as_posix(), "psnr": round(psnr, 2)}))
 
