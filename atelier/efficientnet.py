@@ -41,7 +41,7 @@ def packaged_weights() -> Path:
     return files[0]
 
 
-def build_lite(size: int, weights: str | Path) -> keras.Model:
+def build_lite(size: int, weights: str | Path, top: bool = False) -> keras.Model:
     """Pictures (N, size, size, 3) float32 in [-1, 1] to the last map of each of its seven stages.
 
     Batch norm is folded into the convolutions, in float64. Of Lite0 the maps have 16, 24, 40, 80, 112, 192 and 320
@@ -50,6 +50,7 @@ def build_lite(size: int, weights: str | Path) -> keras.Model:
     Args:
         size: side in pixels, a multiple of 32.
         weights: a file of the packages named above.
+        top: one output more, the 1,280 maps at 1/32 of the side whose means ImageNet's classes are told by.
 
     Raises:
         ValueError: the file is damaged, or holds another network.
@@ -68,6 +69,8 @@ def build_lite(size: int, weights: str | Path) -> keras.Model:
                 x = network.block(x, f"_blocks.{block}", kernel, stride if first else 1, expansion, not first)
                 first, block = False, block + 1
             maps.append(x)
+        if top:
+            maps.append(network.convolution(x, "_conv_head", "_bn1"))
         model = keras.Model(image, maps, name="efficientnet_lite")
         network.fill()
     except Exception as error:  # a damaged or foreign file may fail anywhere above

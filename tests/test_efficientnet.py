@@ -57,14 +57,15 @@ def by_hand(images: np.ndarray, arrays: dict[str, np.ndarray]) -> list[np.ndarra
             y = convolution(y, f"{name}._project_conv", f"{name}._bn2", linear=True)
             x, block = x + y if number else y, block + 1
         maps.append(x)
-    return maps
+    return [*maps, convolution(x, "_conv_head", "_bn1")]
 
 
 def test_its_maps_are_those_reckoned_by_hand(weights):
     assert len(KERNELS) == len(CHANNELS)
-    seen, expected = build_lite(32, weights)(IMAGES), by_hand(IMAGES, lite_arrays())
+    seen, expected = build_lite(32, weights, top=True)(IMAGES), by_hand(IMAGES, lite_arrays())
     assert [each.shape for each in seen] == [each.shape for each in expected]
-    assert [each.shape[1] for each in expected] == [16, 8, 4, 2, 2, 1, 1]
+    assert [each.shape[1] for each in expected] == [16, 8, 4, 2, 2, 1, 1, 1]
+    assert len(build_lite(32, weights).outputs) == 7
     for one, other in zip(seen, expected, strict=True):
         assert np.abs(other).max() > 0.1
         np.testing.assert_allclose(one, other, atol=1e-4)

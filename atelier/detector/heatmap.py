@@ -26,6 +26,6 @@ def heat_maps(model: keras.Model, views: np.ndarray) -> tuple[np.ndarray, np.nda
     maps, weights = model.get_layer("pooled").input, model.get_layer("head").kernel
     outputs = keras.Model(model.input, [maps, model.output])
     outputs.jit_compile = False
-    found, probabilities = outputs.predict_on_batch(np.asarray(views, np.float32))  # (N, 7, 7, 1280), (N, 1)
-    heat = found @ np.asarray(weights)  # (N, 7, 7, 1)
+    found, probabilities = outputs.predict_on_batch(np.asarray(views, np.float32))  # (N, 5, 5, 1280), (N, 1)
+    heat = found @ np.asarray(weights)  # (N, 5, 5, 1)
     return np.asarray(layers.Resizing(SIDE, SIDE)(heat))[..., 0], probabilities[:, 0]

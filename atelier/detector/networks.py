@@ -1,4 +1,4 @@
-"""The two networks: a small CNN as the honest baseline, and MobileNetV2 with a new head and a judge of style."""
+"""The networks: a small CNN as the honest baseline; EfficientNet-Lite0 with a new head, and MobileNetV2 for style."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ import numpy as np
 from keras import layers
 
 from atelier.backend import first_line
-from atelier.detector.style import StyleMachine, style_of
+from atelier.detector.recipe import Recipe
+from atelier.detector.style import MIXED, StyleMachine, style_of
 from atelier.detector.views import SIDE
-
-CUT = 6
-"""MobileNetV2 up to this block, (14, 14, 64) numbers a view, stays as ImageNet taught it; the rest learns."""
+from atelier.efficientnet import build_lite, packaged_weights
 
 BLOCKS = [(24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1)]
-BLOCKS += [(160, 2), (160, 1), (160, 1), (320, 1)]
-"""Channels and strides of MobileNetV2's inverted residual blocks, after the first one."""
+"""Channels and strides of MobileNetV2's inverted residual blocks, after the first one and as far as style asks."""
 
 STYLED = (2, 5, 6, 12)
-"""Blocks whose maps, as ImageNet taught them, give the style; style.py knows their channels."""
+"""Blocks of MobileNetV2 whose maps give the style, beside EfficientNet-Lite0's at the cut, mixed; style.py knows their
+channels."""
 
-UNTUNED = "untuned_"
-"""Before the names of the layers beyond the cut that stay as ImageNet taught them, beside those that learn."""
+LITE_SIDE = 160
+"""At which EfficientNet-Lite0 looks: it tells as much as at 224 pixels (docs/detector.md), in half the time."""
+
+CUT = 5
+"""Which of its maps, (5, 5, 192) numbers a view, is the last that stays as ImageNet taught it; the rest learns."""
 
 
 class WeightsError(ValueError):
@@ -38,7 +40,7 @@ class Network:
     """One network cut in two; `whole` shares the layers of both halves."""
 
     frozen: keras.Model
-    """(N, SIDE, SIDE, 3) in [0, 255] to maps that never change: (N, 14, 14, 64), of the baseline (N, 96, 96, 3)."""
+    """(N, SIDE, SIDE, 3) in [0, 255] to maps that never change: (N, 5, 5, 192), of the baseline (N, 96, 96, 3)."""
     learning: keras.Model
     """From there to (N, 1) logits; its last layer is named "head"."""
     whole: keras.Model
@@ -47,65 +49,71 @@ class Network:
     """(N, SIDE, SIDE, 3) in [0, 255] to (N, D) styles, for `with_style`; the baseline has none."""
 
 
-def build_network(kind: str, weights: str, dropout: float, seed: int) -> Network:
-    """`build_transfer` or, for the kind "baseline", `build_baseline`; arguments as theirs."""
-    return build_transfer(weights, dropout, seed) if kind == "transfer" else build_baseline(dropout, seed)
+def build_network(recipe: Recipe, weights: str) -> Network:
+    """A recipe's `build_transfer` or `build_baseline`; `weights` as the former takes them."""
+    if recipe.network == "transfer":
+        return build_transfer(weights, recipe.lite, recipe.dropout, recipe.seed)
+    return build_baseline(recipe.dropout, recipe.seed)
 
 
-def build_transfer(weights: str = "imagenet", dropout: float = 0.3, seed: int = 0) -> Network:
-    """MobileNetV2 (Sandler et al., 2018), pooled, with dropout and one unit on top.
+def build_transfer(weights: str = "imagenet", lite: str = "package", dropout: float = 0.3, seed: int = 0) -> Network:
+    """EfficientNet-Lite0 (Tan and Le, 2019), pooled, with dropout and one unit on top, and beside it MobileNetV2
+    (Sandler et al., 2018), of which nothing is tuned, for style.
 
     Batch norm is folded into the convolutions from the beginning: its statistics would be those of a few pictures, and
-    without it the network is a third faster.
+    without it the networks are faster.
 
     Args:
-        weights: a file of Keras's weights without the top, or "imagenet" (downloaded).
+        weights: MobileNetV2's: a file of Keras's weights without the top, or "imagenet" (downloaded).
+        lite: EfficientNet-Lite0's: a file as `build_lite` takes it, or "package" for that of the installed package.
         dropout: of the 1,280 pooled features.
         seed: of the new unit's weights and of the dropout.
 
     Raises:
         WeightsError: no such file, other weights, or no internet.
+        ValueError: the same of EfficientNet-Lite0's.
     """
-    pixels = layers.Input((SIDE, SIDE, 3), name="pixels")
-    features, cut, maps = _mobilenet(layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pixels))
-    dropped = layers.Dropout(dropout, seed=seed, name="dropout")(features)
-    start = keras.initializers.GlorotUniform(seed)
-    network = _network(pixels, cut, layers.Dense(1, kernel_initializer=start, name="head")(dropped))
-    style = keras.Model(pixels, style_of(maps), name="style_of_pixels")
-    style.jit_compile = False
     taught = _with_batch_norm(weights)
-    for layer in {*network.whole.layers, *style.layers}:
+    pixels = layers.Input((SIDE, SIDE, 3), name="pixels")
+    scaled = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pixels)
+    network = build_lite(LITE_SIDE, packaged_weights() if lite == "package" else lite, top=True)
+    trunk = keras.Model(network.input, network.outputs[CUT], name="trunk")
+    tail = keras.Model(network.outputs[CUT], network.outputs[-1], name="tail")
+    cut = trunk(layers.Resizing(LITE_SIDE, LITE_SIDE, name="small")(scaled))
+    dropped = layers.Dropout(dropout, seed=seed, name="dropout")(
+        layers.GlobalAveragePooling2D(name="pooled")(tail(cut))
+    )
+    start = keras.initializers.GlorotUniform(seed)
+    found = _network(pixels, cut, layers.Dense(1, kernel_initializer=start, name="head")(dropped))
+    # Fewer covariances than 192 channels have, of which any mixture is as good.
+    mixing = keras.initializers.Orthogonal(seed=0)
+    mix = layers.Conv2D(MIXED, 1, use_bias=False, kernel_initializer=mixing, trainable=False, name="mix")
+    style = keras.Model(pixels, style_of([*_mobilenet(scaled), mix(cut)]), name="style_of_pixels")
+    style.jit_compile = False
+    for layer in (*style.layers, *trunk.layers):
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
-            name = layer.name.removeprefix(UNTUNED)
-            layer.set_weights(_folded(taught.get_layer(name), taught.get_layer(_norm_of(name))))
-    return replace(network, style=style)
+            known = layer in trunk.layers or layer is mix
+            kernel, *bias = layer.get_weights() if known else _folded(taught, layer)
+            # In the file kernels are float16: so the styles that training sees are those that the file will see.
+            layer.set_weights([kernel.astype(np.float16).astype(np.float32), *bias])
+    return replace(found, style=style)
 
 
-def _mobilenet(x):
-    """MobileNetV2 without batch norm, its layers named as in keras.applications.
-
-    Returns:
-        the pooled features, the maps at the cut, and those of `STYLED`, which tuning leaves alone.
-    """
+def _mobilenet(x) -> list[keras.KerasTensor]:
+    """MobileNetV2 without batch norm, its layers named as in keras.applications, as far as style asks: `STYLED`."""
     x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu6", name="Conv1")(x)
     x = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="expanded_conv_depthwise")(x)
     x = layers.Conv2D(16, 1, name="expanded_conv_project")(x)
     maps = []
-    for number in range(1, CUT + 1):
+    for number in range(1, STYLED[-1] + 1):
         x = _block(x, number)
         maps += [x] if number in STYLED else []
-    cut = untuned = x
-    for number in range(CUT + 1, STYLED[-1] + 1):
-        untuned = _block(untuned, number, UNTUNED)
-    for number in range(CUT + 1, len(BLOCKS) + 1):
-        x = _block(x, number)
-    x = layers.Conv2D(1280, 1, activation="relu6", name="Conv_1")(x)
-    return layers.GlobalAveragePooling2D(name="pooled")(x), cut, [*maps, untuned]
+    return maps
 
 
-def _block(x, number: int, prefix: str = ""):
+def _block(x, number: int):
     """One of `BLOCKS`."""
-    (channels, strides), before, name = BLOCKS[number - 1], x, f"{prefix}block_{number}"
+    (channels, strides), before, name = BLOCKS[number - 1], x, f"block_{number}"
     x = layers.Conv2D(6 * x.shape[-1], 1, activation="relu6", name=f"{name}_expand")(x)
     x = layers.DepthwiseConv2D(3, strides, padding="same", activation="relu6", name=f"{name}_depthwise")(x)
     x = layers.Conv2D(channels, 1, name=f"{name}_project")(x)
@@ -114,19 +122,17 @@ def _block(x, number: int, prefix: str = ""):
 
 def _norm_of(name: str) -> str:
     """What keras.applications calls the batch norm behind a convolution."""
-    return {"Conv1": "bn_Conv1", "Conv_1": "Conv_1_bn"}.get(name, f"{name}_BN")
+    return "bn_Conv1" if name == "Conv1" else f"{name}_BN"
 
 
-def _folded(convolution: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that does what the two layers did, as exactly as float16 holds the kernel.
-
-    In the file kernels are float16: so the styles that training sees are those that the file will see.
-    """
-    (kernel,), (gamma, beta, mean, variance) = convolution.get_weights(), norm.get_weights()
+def _folded(taught: keras.Model, convolution: layers.Layer) -> list[np.ndarray]:
+    """Kernel and bias with which a convolution does what that of its name and the batch norm behind it did."""
+    norm = taught.get_layer(_norm_of(convolution.name))
+    (kernel,), (gamma, beta, mean, variance) = taught.get_layer(convolution.name).get_weights(), norm.get_weights()
     scale = gamma / np.sqrt(variance + norm.epsilon)
     depthwise = isinstance(convolution, layers.DepthwiseConv2D)  # (3, 3, channels, 1), others (h, w, in, channels)
     kernel = kernel * (scale[:, None] if depthwise else scale)
-    return [kernel.astype(np.float16).astype(np.float32), beta - mean * scale]
+    return [kernel, beta - mean * scale]
 
 
 def _with_batch_norm(weights: str) -> keras.Model:

@@ -14,6 +14,7 @@ class Recipe(Settings):
     """All that decides how a training goes. docs/detector.md says what was tried."""
 
     network: str = "transfer"  # or "baseline", a small CNN from scratch
+    lite: str = "package"  # EfficientNet-Lite0's weights: a file, or that of the package which brings them
     folds: int = 5
     views: int = 10  # augmented views of a picture, computed once; an epoch shows one of each picture
     crops: int = 2  # views of a picture that is judged, whose logits are averaged

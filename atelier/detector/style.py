@@ -1,7 +1,7 @@
 """A second opinion beside the tuned network: kernel ridge regression on a picture's style.
 
 Style is meant as by Gatys et al., "Image Style Transfer Using Convolutional Neural Networks" (2016): which channels of
-early feature maps go together, wherever in the picture. A few hundred pictures are too few to tune early layers by,
+feature maps go together, wherever in the picture. A few hundred pictures are too few to tune early layers by,
 but pictures of one style lie close to each other already, and a kernel machine needs no more than that. Nearness is
 asked for along a few directions, in which styles differ most; in all others, a weight for each covariance serves.
 """
@@ -14,8 +14,11 @@ import keras
 import numpy as np
 from keras import layers
 
-CHANNELS = (24, 32, 64, 96)
-"""Of the feature maps whose covariances are the style: those of `networks.STYLED`."""
+MIXED = 96
+"""Channels to which a fixed random 1x1 convolution brings EfficientNet-Lite0's maps."""
+
+CHANNELS = (24, 32, 64, 96, MIXED)
+"""Of the feature maps whose covariances are the style: those of `networks.STYLED`, and the mixed ones."""
 
 LEVEL = np.repeat(1 / np.array(CHANNELS), np.square(CHANNELS)).astype(np.float32)
 """(D,) what each covariance is multiplied by, so that all levels count alike."""

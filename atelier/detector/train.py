@@ -110,7 +110,7 @@ def train(
         return json.loads((out / "figures.json").read_text())
     examples = examples_of(open_labelled(pictures), labels_of(pictures), out / "views", recipe, weights, clock)
     folds = grouped_folds(examples.labels, examples.groups, recipe.folds, recipe.seed)
-    network = build_network(recipe.network, weights, recipe.dropout, recipe.seed)
+    network = build_network(recipe, weights)
     learner = Learner(network, recipe)
     for fold in range(recipe.folds):
         if not (out / f"fold-{fold}.npz").is_file():
@@ -161,7 +161,7 @@ def _claim(out: Path, identity: dict, resume: bool) -> None:
 def examples_of(
     images: list[Image.Image], labels: np.ndarray, folder: Path, recipe: Recipe, weights: str, clock: Clock
 ) -> Examples:
-    network = build_network(recipe.network, weights, recipe.dropout, recipe.seed)
+    network = build_network(recipe, weights)
     augmented, judged, styles, studied = [], {}, {}, None
     for number in range(recipe.views):
         clock.check(f"{number} of {recipe.views} rounds of views")
@@ -382,7 +382,10 @@ def _curves(log: Path) -> bytes:
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a model as one HDF5 file, whole or not at all. Kernels are stored as float16, and float32 when loaded."""
+    """Write a model as one HDF5 file, whole or not at all. Kernels are stored as float16, and float32 when loaded.
+
+    They are compressed, too, which HDF5 undoes by itself.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part, small = path.with_name(f"part-{path.name}"), path.with_name(f"small-{path.name}")
     model.save(part)
@@ -392,7 +395,9 @@ def save(model: keras.Model, path: Path) -> None:
             if isinstance(item, h5py.Group):
                 half.require_group(name)
             else:
-                half[name] = np.asarray(item, np.float16 if item.ndim > 1 else np.float32)
+                values = np.asarray(item, np.float16 if item.ndim > 1 else np.float32)
+                packed = {"compression": "gzip", "shuffle": True} if item.ndim else {}
+                half.create_dataset(name, data=values, **packed)
             half[name].attrs.update(item.attrs)
 
         half.attrs.update(whole.attrs)

@@ -280,7 +280,7 @@ def layer_weights(layer: layers.Layer) -> list[np.ndarray]:
     return [untranspose_kernel(weight) for weight in weights] if _doubles(layer) else weights
 
 
-MAY_BE_WIDER = ("up_", "norm_", "scale_", "shift_", "grained_", "to_rgb_", "refine")
+MAY_BE_WIDER = ("canvas", "up_", "norm_", "scale_", "shift_", "grained_", "to_rgb_", "refine")
 """Layers whose weights' last two axes are channels."""
 
 
@@ -297,19 +297,26 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
     """
     places = {layer.name: layer for layer in generator.layers}
     for layer in learned_layers(trained):
-        weights = layer_weights(layer)
         place = places.pop(layer.name, None)
-        if place is None or not _fits(layer.name, weights, place):
+        weights = _by_channel(layer.name, layer_weights(layer))
+        blank = _by_channel(layer.name, place.get_weights()) if place else []
+        if not _fits(layer.name, weights, blank):
             raise ValueError(f"layer {layer.name} of the trained generator does not fit: other widths, or another kind")
-        place.set_weights([_widened(new, old) for new, old in zip(place.get_weights(), weights, strict=True)])
+        learned = [_widened(new, old) for new, old in zip(blank, weights, strict=True)]
+        place.set_weights([weight.reshape(to.shape) for weight, to in zip(learned, place.weights, strict=True)])
     for name, layer in places.items():
         if name.startswith(("to_rgb_", "grained_", "refined_", "mapped_")):
             layer.set_weights([weight * 0.0 for weight in layer.get_weights()])
     return generator
 
 
-def _fits(name: str, weights: list[np.ndarray], place) -> bool:
-    ours, theirs = ([tuple(weight.shape) for weight in each] for each in (weights, place.weights))
+def _by_channel(name: str, weights: list[np.ndarray]) -> list[np.ndarray]:
+    """Weights whose last axis is channels: the canvas has all those of its 16 places in one row."""
+    return [weight.reshape(*weight.shape[:-1], 16, -1) for weight in weights] if name == "canvas" else weights
+
+
+def _fits(name: str, weights: list[np.ndarray], blank: list[np.ndarray]) -> bool:
+    ours, theirs = ([weight.shape for weight in each] for each in (weights, blank))
     if ours == theirs or not name.startswith(MAY_BE_WIDER) or list(map(len, ours)) != list(map(len, theirs)):
         return ours == theirs
     return all(

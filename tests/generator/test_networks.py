@@ -208,6 +208,15 @@ def test_a_widened_generator_first_paints_the_same_pictures_and_all_of_it_can_le
     assert all(np.abs(slope[:, :, 16:]).max() > 0 for slope in slopes)  # what listens to the new channels
 
 
+def test_a_generator_may_become_wider_at_every_size():
+    """From the canvas on, whose channels are those of 16 places in one row."""
+    trained = scattered(build_generator(16, latent_dim=8, width=4, grain=True, residual=1, mapping=1))
+    wide = grow(scattered(build_generator(16, latent_dim=8, width=6, grain=True, residual=1, mapping=1)), trained)
+    inputs = [latents(5), every_style()]
+    np.testing.assert_allclose(before_tanh(wide, inputs), before_tanh(trained, inputs), atol=1e-4)
+    assert wide.get_layer("canvas").units == 1.5 * trained.get_layer("canvas").units
+
+
 def test_pairs_of_convolutions_come_after_those_that_were_trained():
     """The pictures stay the same, and only the first pair begins at 16 pixels, the others at 8."""
     trained = scattered(build_generator(16, latent_dim=8, width=4, residual=1))
