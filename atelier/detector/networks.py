@@ -25,7 +25,7 @@ STYLED = (2, 5, 6, 12)
 channels."""
 
 LITE_SIDE = 160
-"""At which EfficientNet-Lite0 looks: it tells as much as at 224 pixels (docs/detector.md), in half the time."""
+"""At which EfficientNet-Lite0 looks: it tells nearly as much as at 224 pixels (docs/detector.md), in half the time."""
 
 CUT = 5
 """Which of its maps, (5, 5, 192) numbers a view, is the last that stays as ImageNet taught it; the rest learns."""
