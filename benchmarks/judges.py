@@ -22,7 +22,6 @@ from atelier.backend import import_keras  # noqa: E402
 keras = import_keras()
 
 from atelier.dataset.loader import training_pictures  # noqa: E402
-from atelier.efficientnet import packaged_weights  # noqa: E402
 from atelier.generator.eye import WIDTHS, build_eye, build_lite_eye  # noqa: E402
 from atelier.generator.painter import Painter  # noqa: E402
 from atelier.images import from_uint8  # noqa: E402
@@ -72,8 +71,7 @@ def main() -> None:
             "MobileNetV2, mixed to 32": build_eye(size, options.features, (32,) * len(WIDTHS)),
         }
         if options.lite:
-            weights = packaged_weights() if options.lite == "package" else options.lite
-            eyes["EfficientNet-Lite0, mixed"] = build_lite_eye(size, weights)
+            eyes["EfficientNet-Lite0, mixed"] = build_lite_eye(size, options.lite)
         for name in list(eyes):
             image, resizing, backbone = eyes[name].layers[:3]
             eyes[name.split(",")[0] + ", as it is"] = keras.Model(image.output, backbone(resizing.output))

@@ -116,7 +116,8 @@ def test_the_file_of_an_installed_package_is_found(tmp_path, monkeypatch):
     models = tmp_path / "a_package_here" / "models"
     models.mkdir(parents=True)
     (models.parent / "__init__.py").write_text("")
-    (models / "lite.pth").write_bytes(b"")
+    write_torch(models / "lite.pth", lite_arrays())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(efficientnet, "PACKAGE", "a_package_here")
     assert packaged_weights() == models / "lite.pth"
+    assert build_lite(32, "package").outputs[-1].shape[-1] == CHANNELS[-1]

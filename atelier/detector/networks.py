@@ -15,7 +15,7 @@ from atelier.backend import first_line
 from atelier.detector.recipe import Recipe
 from atelier.detector.style import MIXED, StyleMachine, style_of
 from atelier.detector.views import SIDE
-from atelier.efficientnet import build_lite, packaged_weights
+from atelier.efficientnet import build_lite
 
 BLOCKS = [(24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (96, 1), (96, 1), (96, 1)]
 """Channels and strides of MobileNetV2's inverted residual blocks, after the first one and as far as style asks."""
@@ -65,7 +65,7 @@ def build_transfer(weights: str = "imagenet", lite: str = "package", dropout: fl
 
     Args:
         weights: MobileNetV2's: a file of Keras's weights without the top, or "imagenet" (downloaded).
-        lite: EfficientNet-Lite0's: a file as `build_lite` takes it, or "package" for that of the installed package.
+        lite: EfficientNet-Lite0's, as `build_lite` takes them.
         dropout: of the 1,280 pooled features.
         seed: of the new unit's weights and of the dropout.
 
@@ -76,13 +76,12 @@ def build_transfer(weights: str = "imagenet", lite: str = "package", dropout: fl
     taught = _with_batch_norm(weights)
     pixels = layers.Input((SIDE, SIDE, 3), name="pixels")
     scaled = layers.Rescaling(1 / 127.5, offset=-1, name="to_minus_one_to_one")(pixels)
-    network = build_lite(LITE_SIDE, packaged_weights() if lite == "package" else lite, top=True)
+    network = build_lite(LITE_SIDE, lite, top=True)
     trunk = keras.Model(network.input, network.outputs[CUT], name="trunk")
     tail = keras.Model(network.outputs[CUT], network.outputs[-1], name="tail")
     cut = trunk(layers.Resizing(LITE_SIDE, LITE_SIDE, name="small")(scaled))
-    dropped = layers.Dropout(dropout, seed=seed, name="dropout")(
-        layers.GlobalAveragePooling2D(name="pooled")(tail(cut))
-    )
+    features = layers.GlobalAveragePooling2D(name="pooled")(tail(cut))
+    dropped = layers.Dropout(dropout, seed=seed, name="dropout")(features)
     start = keras.initializers.GlorotUniform(seed)
     found = _network(pixels, cut, layers.Dense(1, kernel_initializer=start, name="head")(dropped))
     # Fewer covariances than 192 channels have, of which any mixture is as good.

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 from atelier.dataset.loader import batches, training_pictures
-from atelier.efficientnet import packaged_weights
 from atelier.generator.detail import load_generator
 from atelier.generator.eye import build_eye, build_heads, build_lite_eye
 from atelier.generator.gan import GAN
@@ -177,8 +176,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         eye = build_eye(recipe.feature_size, recipe.features, seed=recipe.seed)
         eyes.append((eye, build_heads(eye)))
     if "lite" in recipe.judges:
-        weights = packaged_weights() if recipe.lite == "package" else recipe.lite
-        eye = build_lite_eye(recipe.feature_size, weights, seed=recipe.seed)
+        eye = build_lite_eye(recipe.feature_size, recipe.lite, seed=recipe.seed)
         eyes.append((eye, build_heads(eye, name="lite_heads")))
     if "patches" in recipe.judges:
         patches = build_patch_discriminator(recipe.resolution, recipe.discriminator_width)

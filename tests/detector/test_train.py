@@ -213,6 +213,21 @@ def test_the_style_has_its_say_in_the_file(random_weights, lite_weights, tmp_pat
     assert (tmp_path / "detector.h5").stat().st_size <= 12 * 2**20
 
 
+def test_network_and_style_are_trained_together(two_classes, random_weights, lite_weights, tmp_path):
+    """Each picture by the fold that has not seen it; what either judge would say alone is told as well."""
+    recipe = Recipe(folds=2, views=1, epochs=1, batch_size=8, style=True, lite=str(lite_weights))
+    figures = train(two_classes, tmp_path, recipe=recipe, weights=str(random_weights[0]))
+    assert set(figures["alone"]) == {"network", "style"}
+    assert figures["alone"]["style"]["plain"]["auroc"]["mean"] > 0.9  # coarse and fine blocks
+    for fold in range(2):
+        with np.load(tmp_path / f"fold-{fold}.npz") as told:
+            assert np.abs(told["plain"] - told["plain_style"]).max() > 0  # the network has its say
+    pictures = find_labelled(two_classes)
+    told = Detector.load(tmp_path / "detector.h5").probabilities(open_labelled(pictures))
+    labels = labels_of(pictures)
+    assert told[labels == 1].min() > told[labels == 0].max()
+
+
 def test_weights_that_cannot_be_had_are_told(tmp_path):
     with pytest.raises(WeightsError, match="no weights"):
         build_transfer(str(tmp_path / "missing.h5"))
