@@ -283,6 +283,9 @@ def _print_records(
     """Print a JSON line for each file, with what `records` says of its picture, or `unknown` and the error.
 
     A file is opened by `read` (default `open_picture`), while the batch before is looked at.
+
+    Raises:
+        ValueError: all lines are printed, and no file was a picture. (One bad file among good ones is no failure.)
     """
     from atelier.images import open_picture
     from atelier.progress import progress_bar
@@ -296,16 +299,21 @@ def _print_records(
                 errors[path] = str(error)
         return pictures, errors
 
+    unread: list[str] = []
     with progress_bar(total=len(paths), desc=desc, unit="picture") as bar, ThreadPoolExecutor(1) as pool:
         following = pool.submit(opened, 0)
         for start in range(0, len(paths), size):
             (pictures, errors), following = following.result(), pool.submit(opened, start + size)
             known = dict(zip(pictures, records(list(pictures.values())), strict=True))
             for path in paths[start : start + size]:
+                if path in errors:
+                    unread.append(errors[path])
                 record = {"image": path.as_posix()} | (known.get(path) or unknown | {"error": errors[path]})
                 bar.clear()  # so that the bar and the lines do not mix on a terminal
                 print(json_line(record), flush=True)
             bar.update(len(paths[start : start + size]))
+    if len(unread) == len(paths):
+        raise ValueError(unread[0] if len(unread) == 1 else f"none of {len(unread)} files is a readable picture")
 
 
 def _names(text: str) -> tuple[str, ...]:

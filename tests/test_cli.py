@@ -124,6 +124,14 @@ def test_caption_prints_a_record_for_each_picture_good_or_bad(atelier, pictures,
     assert "captions" in errors and "6/6" in errors  # the progress bar
 
 
+@pytest.mark.parametrize("names", [["text.jpg"], ["cut.png", "cut.png", "empty.png"]])
+def test_where_no_file_is_a_picture_caption_fails_after_its_records(atelier, pictures, names):
+    code, lines, errors = atelier("caption", *(pictures / name for name in names), "--batch", 2)
+    assert code == 2 and len(lines) == len(names) and all(json.loads(line)["error"] for line in lines)
+    last = errors.splitlines()[-1]
+    assert last.startswith("atelier: error: ") and ("text.jpg" if len(names) == 1 else "none of 3 files") in last
+
+
 def test_caption_takes_files_and_folders_and_a_captioner_from_elsewhere(
     atelier, pictures, tiny_captioner, monkeypatch, tmp_path
 ):
