@@ -97,8 +97,34 @@ def style_weights(styles: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
+def remembered_pictures(styles: np.ndarray, memory: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures a generator with a memory remembers: of each style so many, by chance, always the same.
+
+    Args:
+        styles: (N,) int, indices into `STYLES`.
+        memory: latents of each style.
+
+    Returns:
+        (P,) places in the memory and (P,) indices of pictures. A style with fewer pictures leaves places without one.
+    """
+    random = np.random.default_rng(0)
+    places, pictures = [], []
+    for style in range(len(STYLES)):
+        own = np.flatnonzero(styles == style)
+        chosen = random.choice(own, min(memory, len(own)), replace=False)
+        places.append(style * memory + np.arange(len(chosen)))
+        pictures.append(chosen)
+    return np.concatenate(places), np.concatenate(pictures)
+
+
 def batches(
-    images: np.ndarray, styles: np.ndarray, batch_size: int, latent_dim: int, seed: int = 0, start: int = 0
+    images: np.ndarray,
+    styles: np.ndarray,
+    batch_size: int,
+    latent_dim: int,
+    seed: int = 0,
+    start: int = 0,
+    pairs: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[dict[str, np.ndarray]]]:
     """Endless batches for `GAN.fit`: real pictures (half of them mirrored) with their style, and latents.
 
@@ -107,11 +133,18 @@ def batches(
     Args:
         images: (N, H, W, 3) uint8.
         styles: (N,) int, indices into `STYLES`.
+        pairs: (P,) indices of pictures that are never mirrored and the first numbers of the latents that belong to
+            them, (P, at most latent_dim); the others are drawn. The first three quarters of a batch are such pairs.
 
     Yields:
-        a 1-tuple of `{"image": (B, H, W, 3) uint8, "style": (B,) int32, "latent": (B, latent_dim) float32}`.
+        a 1-tuple of `{"image": (B, H, W, 3) uint8, "style": (B,) int32, "latent": (B, latent_dim) float32}`, and with
+        `pairs` also `"paired": (B,) float32`, 1 where the latent is the picture's own and 0 elsewhere.
     """
     weights = style_weights(styles)
+    paired = 3 * batch_size // 4 if pairs else 0
+    if pairs:
+        pictures, theirs = pairs
+        pair_weights = style_weights(styles[pictures])
     step = start
     while True:
         random = np.random.default_rng((seed, step))
@@ -120,7 +153,14 @@ def batches(
         mirrored = random.random(batch_size) < 0.5
         batch[mirrored] = batch[mirrored, :, ::-1]
         latent = random.standard_normal((batch_size, latent_dim), np.float32)
-        yield ({"image": batch, "style": styles[chosen].astype(np.int32), "latent": latent},)
+        if pairs:
+            some = random.choice(len(pictures), paired, p=pair_weights)
+            chosen[:paired], batch[:paired] = pictures[some], images[pictures[some]]
+            latent[:paired, : theirs.shape[1]] = theirs[some]
+        values = {"image": batch, "style": styles[chosen].astype(np.int32), "latent": latent}
+        if pairs:
+            values["paired"] = (np.arange(batch_size) < paired).astype(np.float32)
+        yield (values,)
         step += 1
 
 

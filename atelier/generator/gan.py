@@ -8,7 +8,7 @@ from keras import ops
 from atelier.backend import with_gradients
 from atelier.generator.augment import DiffAugment
 from atelier.generator.losses import LOSSES, Loss
-from atelier.generator.matching import CrowdDistance
+from atelier.generator.matching import CrowdDistance, difference, tones_apart
 
 
 class GAN(keras.Model):
@@ -17,7 +17,8 @@ class GAN(keras.Model):
     All losses are one sum: the generator's part sees the discriminators with their weights held still, the
     discriminators' part sees the pictures held still, so one gradient step trains everybody.
 
-    A batch is a dict: `image` (N, H, W, 3) uint8, `style` (N,) int32, `latent` (N, latent_dim) float32.
+    A batch is a dict: `image` (N, H, W, 3) uint8, `style` (N,) int32, `latent` (N, latent_dim) float32, and with
+    `pairs` `paired` (N,) float32, 1 where the latent is the picture's own.
 
     Args:
         generator, average: two equal networks as `build_generator` makes them.
@@ -29,6 +30,8 @@ class GAN(keras.Model):
         augment, augment_strength: as `DiffAugment` takes them.
         crowd: weight of the energy distance between generated and real pictures as each eye sees them, which keeps
             the generator from painting a few kinds of picture only; 0 leaves it out.
+        pairs: weight of the difference between a picture and what is painted of its own latent (`matching.difference`);
+            0 leaves it out.
         fade: steps over which the judges come to see what is finer than half the resolution: at first they see it as
             little as if the pictures had been painted at half the size (the fade-in of Karras et al., "Progressive
             growing of GANs", 2018, for judges that stay the same); 0 shows all of it from the start.
@@ -53,6 +56,7 @@ class GAN(keras.Model):
         augment=(),
         augment_strength=1.0,
         crowd=0.0,
+        pairs=0.0,
         fade=0,
         gradient_penalty=0.0,
         ema_decay=0.999,
@@ -63,7 +67,7 @@ class GAN(keras.Model):
         self.eyes, self.heads = [eye for eye, _ in eyes], [heads for _, heads in eyes]
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, augment_strength, seed=seed)
-        self.crowd, self.fade = crowd, fade
+        self.crowd, self.pairs, self.fade = crowd, pairs, fade
         seen = self.eyes if crowd else []
         self.crowd_distances = [CrowdDistance([output.shape[1:] for output in eye.outputs]) for eye in seen]
         self.average = average
@@ -72,7 +76,7 @@ class GAN(keras.Model):
         self.gradient_penalty, self.ema_decay, self.trained = gradient_penalty, ema_decay, False
         self.noise = keras.random.SeedGenerator(seed + 1)
         self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int32", trainable=False)
-        names = ["g_loss", "d_loss", "d_real", "d_fake", *(["crowd"] if crowd else [])]
+        names = ["g_loss", "d_loss", "d_real", "d_fake", *(["crowd"] if crowd else []), *(["pairs"] if pairs else [])]
         self.trackers = [keras.metrics.Mean(name) for name in names]
         self.built = True
 
@@ -81,9 +85,8 @@ class GAN(keras.Model):
 
     def compute_loss(self, x, y=None, y_pred=None, sample_weight=None, training=True):
         style = x["style"]
-        real = self.augment(self._faded(ops.cast(x["image"], "float32") / 127.5 - 1.0))
-        fake = self.augment(self._faded(y_pred))
-        games, crowds = [], []
+        real, fake = self._augmented(self._faded(ops.cast(x["image"], "float32") / 127.5 - 1.0), self._faded(y_pred))
+        games, crowds, pairs = [], [], []
         if self.discriminator is not None:
             games.append(play(self.discriminator, self.loss_pair, [self._seen(real)], [self._seen(fake)], style))
         for number, (eye, heads) in enumerate(zip(self.eyes, self.heads, strict=True)):
@@ -91,18 +94,33 @@ class GAN(keras.Model):
             games.append(play(heads, self.loss_pair, seen_real, seen_fake, style))
             if self.crowd:
                 crowds.append(self.crowd_distances[number](seen_real, seen_fake, style))
+            if self.pairs:
+                pairs.append(difference(seen_real, seen_fake, x["paired"]))
         if self.patches is not None:
             games.append(play(self.patches, self.loss_pair, [real], [fake], style))
         g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
         crowd = [sum(crowds)] if crowds else []
-        for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake, *crowd), strict=True):
+        pair = [sum(pairs) / len(pairs) + 20.0 * tones_apart(real, fake, x["paired"])] if pairs else []
+        for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake, *crowd, *pair), strict=True):
             tracker.update_state(value)
         if crowd:
             g_loss = g_loss + self.crowd * crowd[0]
+        if pair:
+            g_loss = g_loss + self.pairs * pair[0]
         if self.gradient_penalty:
             d_loss = d_loss + self._penalty(self._seen(real), style)
         self._update_average()
         return g_loss + d_loss
+
+    def _augmented(self, real, fake):
+        """Both sides, changed at random; where pictures are compared in pairs, both of a pair in the same way."""
+        if not self.pairs:
+            return self.augment(real), self.augment(fake)
+        stream = self.augment.random.state
+        state = ops.copy(stream.value)
+        real = self.augment(real)
+        stream.assign(state)
+        return real, self.augment(fake)
 
     @property
     def judges(self) -> list[keras.Model]:

@@ -15,6 +15,12 @@ from keras import layers, ops
 
 from atelier.seeds import STYLES
 
+RECALL = 16.0
+"""The inverse temperature of a memory's softmax: most questions are answered by one latent."""
+
+BESIDE = 0.3
+"""How far from a remembered latent one paints, in deviations of the latent."""
+
 EXCITED_BY = {64: 4, 128: 8, 256: 16}
 """Which small map tells each large one what matters, where skip-layer excitation is asked for."""
 
@@ -40,6 +46,7 @@ def build_generator(
     grain: bool = False,
     residual: int = 0,
     mapping: int = 0,
+    memory: int = 0,
     finest_width: int = 0,
     half_width: int = 0,
     transposed: bool = False,
@@ -66,6 +73,10 @@ def build_generator(
         mapping: pairs of dense layers that move the latent, by what it is and by the style, before anything is made
             of it: away from where the pictures are bad (the mapping network of Karras et al., StyleGAN, 2019; here it
             begins by moving nothing).
+        memory: latents of each style that the generator remembers; training may tie each to a picture (Bojanowski et
+            al., "Optimizing the latent space of generative networks", 2018). The first half of `latent` is a question
+            then, answered by the remembered latent whose key is nearest to it (soft attention, Bahdanau et al., 2015,
+            to fixed random keys), and all of it is a step beside that one.
         finest_width: feature maps at the full resolution, or before the sub-pixel convolution; 0: as many as
             `fine_width` says, or three times as many.
         half_width: feature maps at half the resolution; 0: as many as `fine_width` says. With sub-pixels they are the
@@ -83,6 +94,8 @@ def build_generator(
     check_resolution(resolution)
     latent, style, embedding = _inputs(latent_dim)
     moved = latent
+    if memory:
+        moved = _recalled(latent, style, memory)
     for number in range(mapping):
         moved = _map(moved, embedding, number + 1)
     code = layers.Concatenate(name="code")([moved, embedding])
@@ -153,6 +166,30 @@ def _inputs(latent_dim: int):
     # As large as the latent from the start, so that the media differ before anything else is learned.
     styles = layers.Embedding(len(STYLES), 32, embeddings_initializer=initializer(1.0), name="style_embedding")
     return latent, style, styles(style)
+
+
+def _recalled(latent, style, memory: int):
+    """The remembered latent of the style that the first half of `latent` asks for, and a little of `latent`."""
+    total, dim = len(STYLES) * memory, latent.shape[-1]
+    ask = layers.Dense(total, use_bias=False, trainable=False, dtype="float32", name="memory_keys")
+    own = layers.Embedding(len(STYLES), total, trainable=False, dtype="float32", name="memory_styles")
+    question = layers.Flatten()(layers.Cropping1D((0, dim - dim // 2))(layers.Reshape((dim, 1))(latent)))
+    likeness = layers.Add(dtype="float32")([ask(question), own(style)])  # (N, total)
+    keys = np.random.default_rng(0).standard_normal((dim // 2, total))
+    ask.set_weights([keys * RECALL / np.linalg.norm(keys, axis=0)])
+    own.set_weights([np.where(np.arange(len(STYLES))[:, None] == np.arange(total) // memory, 0.0, -1e4)])
+    recall = layers.Dense(dim, use_bias=False, kernel_initializer=initializer(1.0), name="memory")
+    return layers.Add()([recall(layers.Softmax(dtype="float32")(likeness)), layers.Rescaling(BESIDE)(latent)])
+
+
+def questions(generator: keras.Model) -> np.ndarray:
+    """What asks a generator's memory for each of its latents: first halves of latents, (len(STYLES) * memory,
+    latent_dim // 2) float32 of a normal one's length, those of a style together. Without a memory there are none.
+    """
+    if "memory_keys" not in [layer.name for layer in generator.layers]:
+        return np.zeros((0, generator.inputs[0].shape[-1] // 2), np.float32)
+    keys = np.asarray(generator.get_layer("memory_keys").get_weights()[0]).T
+    return (keys * keys.shape[1] ** 0.5 / RECALL).astype(np.float32)
 
 
 def _map(latent, embedding, number: int):

@@ -22,6 +22,9 @@ class Recipe(Settings):
     grain: bool = False  # noise of the latent's making enters at 16, 32 and 64 pixels
     residual: int = 0  # pairs of convolutions more at every size from 16 pixels on
     mapping: int = 0  # pairs of dense layers that move the latent before anything is made of it
+    memory: int = 0  # latents that it remembers of each style, each learned with a training picture
+    memory_rate: float = 20.0  # their learning rate as a multiple of the others': each is seen once in a hundred steps
+    pairs: float = 0.0  # weight of the difference between a picture and what is painted of its remembered latent
     subpixel: bool = False  # the last doubling by sub-pixel convolution
     width: int = 32  # of the generator at 32 pixels
     fine_width: int = 16  # of the generator at its largest sizes, at least
@@ -72,8 +75,12 @@ class Recipe(Settings):
             raise ValueError("the gradient penalty is for the discriminator of pixels, which these judges lack")
         if self.gradient_penalty and self.mixed_precision:
             raise ValueError("the gradient penalty's small differences are lost in bfloat16: without mixed precision")
+        if self.memory and (self.generator != "skip" or self.latent_dim < 2):
+            raise ValueError("a memory is for the generator skip, and a latent_dim from 2 up")
+        if self.pairs and not (self.memory and looking):
+            raise ValueError("pairs need a memory, and features to compare in: memory=240 judges=pixels,features")
         widths = ("width", "fine_width", "discriminator_width")
-        for name in ("latent_dim", *widths, "batch_size", "learning_rate", "judge_rate"):
+        for name in ("latent_dim", *widths, "batch_size", "learning_rate", "judge_rate", "memory_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
         ends = {
@@ -84,6 +91,8 @@ class Recipe(Settings):
             "augment_strength": 2,
             "residual": 4,
             "mapping": 9,
+            "memory": math.inf,
+            "pairs": math.inf,
             "finest_width": math.inf,
             "half_width": math.inf,
             "ema_decay": 1,

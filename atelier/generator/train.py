@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from atelier.dataset.loader import batches, training_pictures
+from atelier.dataset.loader import batches, remembered_pictures, training_pictures
 from atelier.generator.detail import load_generator
 from atelier.generator.eye import build_eye, build_heads, build_lite_eye
 from atelier.generator.gan import GAN
@@ -26,6 +26,7 @@ from atelier.generator.networks import (
     build_patch_discriminator,
     copy_weights,
     grow,
+    questions,
 )
 from atelier.generator.recipe import Recipe
 from atelier.images import contact_sheet, png_bytes, to_uint8, write_atomically
@@ -101,12 +102,16 @@ def train(
         if not resume:  # only now: until here a mistake costs nobody an old run
             clear_run(out)
             _keep_recipe(out / "recipe.json", recipe, resume)
+        feed, pairs = (images, styles, recipe.batch_size, recipe.latent_dim), None
+        if recipe.pairs:
+            places, pictures = remembered_pictures(styles, recipe.memory)
+            pairs = pictures, questions(gan.generator)[places]
         if start and not resume and recipe.warm_up:
-            _warm_up(gan, recipe, batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed + 1))
+            _warm_up(gan, recipe, batches(*feed, recipe.seed + 1, pairs=pairs))
         log = EventLog(out / "logs", int(kept["step"]))
         keeper = _Keeper(gan, recipe, out, measure, log, kept.get("best_kid", math.inf))
         gan.fit(
-            batches(images, styles, recipe.batch_size, recipe.latent_dim, recipe.seed, int(kept["step"])),
+            batches(*feed, recipe.seed, int(kept["step"]), pairs),
             steps_per_epoch=2**31,  # one endless epoch: the time limit ends it
             verbose=0,
             shuffle=False,
@@ -149,7 +154,7 @@ def build_recipe_generator(recipe: Recipe, transposed: bool = False) -> keras.Mo
     if recipe.generator == "dcgan":
         return build_dcgan_generator(recipe.resolution, recipe.latent_dim, recipe.width)
     names = ("fine_width", "finest_width", "half_width", "excitation", "subpixel", "grain", "residual", "mapping")
-    extras = {name: getattr(recipe, name) for name in names}
+    extras = {name: getattr(recipe, name) for name in (*names, "memory")}
     return build_generator(recipe.resolution, recipe.latent_dim, recipe.width, **extras, transposed=transposed)
 
 
@@ -190,6 +195,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         augment=recipe.augment,
         augment_strength=recipe.augment_strength,
         crowd=recipe.crowd,
+        pairs=recipe.pairs,
         fade=recipe.fade,
         gradient_penalty=recipe.gradient_penalty,
         ema_decay=recipe.ema_decay,
@@ -216,8 +222,9 @@ def _compile(gan: GAN, recipe: Recipe) -> None:
     # XLA is slower than oneDNN's kernels for these convolutions on a CPU, so TensorFlow goes without it.
     jit = "auto" if keras.backend.backend() == "jax" else False
     optimizer = TwoRateAdam(recipe.learning_rate, recipe.beta_1)
-    learners = {id(weight) for judge in gan.judges for weight in judge.trainable_variables}
-    optimizer.scales = [recipe.judge_rate if id(weight) in learners else 1.0 for weight in gan.trainable_variables]
+    rates = {id(weight): recipe.judge_rate for judge in gan.judges for weight in judge.trainable_variables}
+    rates |= {id(weight): recipe.memory_rate for weight in gan.generator.weights if "memory/" in weight.path}
+    optimizer.scales = [rates.get(id(weight), 1.0) for weight in gan.trainable_variables]
     gan.compile(optimizer=optimizer, jit_compile=jit)
     gan.optimizer.build(gan.trainable_variables)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atelier.dataset.loader import batches, load_images, style_weights
+from atelier.dataset.loader import batches, load_images, remembered_pictures, style_weights
 from atelier.dataset.source import find_pictures
 from atelier.seeds import STYLES
 from tests.conftest import draw_shape
@@ -176,6 +176,22 @@ def test_a_batch_has_the_shapes_and_kinds_that_the_gan_expects(small_set):
     (batch,) = take(1, *small_set, 5, 8)
     shapes = {name: (value.shape, value.dtype) for name, value in batch.items()}
     assert shapes == {"image": ((5, 4, 4, 3), np.uint8), "style": ((5,), np.int32), "latent": ((5, 8), np.float32)}
+
+
+def test_three_quarters_of_a_batch_are_pairs_where_pictures_are_remembered(small_set):
+    images, styles = small_set
+    places, pictures = remembered_pictures(styles, 4)
+    np.testing.assert_array_equal(places, [0, 1, 2, 3, 12, 13, 14])  # style 3 has but three
+    assert len(set(pictures)) == 7 and all(styles[pictures] == places // 4)
+    np.testing.assert_array_equal(pictures, remembered_pictures(styles, 4)[1])
+    own = np.arange(7, dtype=np.float32)[:, None] * np.ones(6, np.float32)
+    several = take(30, images, styles, 8, 6, pairs=(pictures, own))
+    for batch in several:
+        np.testing.assert_array_equal(batch["paired"], [1] * 6 + [0] * 2)
+        for image, style, latent in list(zip(batch["image"], batch["style"], batch["latent"], strict=True))[:6]:
+            assert image[0, 0].max() == pictures[int(latent[0])] + 1 and styles[pictures[int(latent[0])]] == style
+    assert {int(latent[0]) for batch in several for latent in batch["latent"][:6]} == set(range(7))
+    assert "paired" not in take(1, images, styles, 8, 6)[0]
 
 
 def test_a_batch_follows_from_seed_and_number_alone(small_set):

@@ -9,6 +9,7 @@ from keras import layers
 from atelier.generator.eye import build_heads
 from atelier.generator.gan import GAN
 from atelier.generator.losses import LOSSES
+from atelier.generator.matching import difference
 from atelier.generator.networks import build_discriminator, build_generator, build_patch_discriminator
 
 RATE = 0.1
@@ -260,3 +261,33 @@ def test_the_crowd_is_the_generators_business_alone():
             np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-6)
     ours, theirs = values(plain.generator.trainable_variables), values(crowded.generator.trainable_variables)
     assert any(np.abs(one - another).max() > 1e-5 for one, another in zip(ours, theirs, strict=True))
+
+
+def test_the_pairs_are_the_generators_business_alone():
+    plain, paired = small_gan(PIXELS + FEATURES), small_gan(PIXELS + FEATURES, pairs=5.0)
+    batch = a_batch(2) | {"paired": tf.constant([1.0, 1, 1, 0, 0, 0])}
+    seen = [
+        gan.eyes[0](pictures, training=False)
+        for gan, pictures in (
+            (paired, tf.cast(batch["image"], "float32") / 127.5 - 1),
+            (paired, paired.generator([batch["latent"], batch["style"]], training=True)),
+        )
+    ]
+    apart = difference(*seen, batch["paired"])
+    for gan in (plain, paired):
+        logs = gan.train_on_batch(batch, return_dict=True)
+    assert logs["pairs"] > apart > 0  # and the tones' difference
+    for judge, other in zip(plain.judges, paired.judges, strict=True):
+        for one, another in zip(values(judge.weights), values(other.weights), strict=True):
+            np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-6)
+    ours, theirs = values(plain.generator.trainable_variables), values(paired.generator.trainable_variables)
+    assert any(np.abs(one - another).max() > 1e-5 for one, another in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("pairs", [0.0, 1.0])
+def test_both_pictures_of_a_pair_are_shifted_alike(pairs):
+    gan = small_gan(FEATURES, pairs=pairs, augment=("translation",), augment_strength=1.9)
+    pictures = tf.random.uniform((32, 16, 16, 3))
+    real, fake = gan._augmented(pictures, pictures)
+    assert np.array_equal(real, fake) == bool(pairs)
+    assert not np.array_equal(real, gan._augmented(pictures, pictures)[0])  # anew at every step

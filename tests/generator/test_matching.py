@@ -1,4 +1,4 @@
-"""The crowd's distance, checked against scipy and against what it is for."""
+"""The crowd's distance and the pairs' difference, checked against scipy, NumPy and what they are for."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.spatial.distance import cdist
 
-from atelier.generator.matching import CrowdDistance
+from atelier.generator.matching import CrowdDistance, difference, tones_apart
 
 SHAPES = [(8, 8, 2), (2, 2, 3)]
 
@@ -98,3 +98,22 @@ def test_it_counts_in_float32_where_the_pictures_are_seen_in_bfloat16():
         layer(*earlier, styles)
     seen = [[tf.cast(part, "bfloat16") for part in side] for side in now]
     assert float(coarse(*seen, style)) == pytest.approx(float(exact(*now, style)), rel=0.02)
+
+
+def test_the_difference_counts_places_and_means_of_paired_pictures_in_parts_of_real_variance():
+    real, fake, paired = maps(6, 1), maps(6, 2, 0.5), np.array([1, 1, 0, 1, 0, 0], np.float32)
+    expected = []
+    for theirs, ours in zip(real, fake, strict=True):
+        apart = ((theirs - ours) / (theirs.std(axis=(0, 1, 2)) + 1e-3))[paired > 0]
+        expected.append((apart**2).mean() + 2 * (apart.mean(axis=(1, 2)) ** 2).mean())
+    assert float(difference(real, fake, paired)) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert float(difference(real, real, paired)) == 0
+    assert float(difference(real, fake, 0 * paired)) == 0
+
+
+def test_tones_are_compared_where_the_pictures_are_small_and_paired():
+    real, fake = np.zeros((2, 64, 64, 3), np.float32), np.zeros((2, 64, 64, 3), np.float32)
+    fake[0, ::2] = 1.0  # lines, which are gone at a quarter of the size: a tone of 0.5
+    fake[1] = 1.0
+    for paired, expected in (([1.0, 0.0], 0.25), ([0.0, 1.0], 1.0), ([1.0, 1.0], 0.625)):
+        assert float(tones_apart(real, fake, np.array(paired, np.float32))) == pytest.approx(expected)

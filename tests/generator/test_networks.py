@@ -8,12 +8,14 @@ from PIL import Image
 from scipy.ndimage import convolve1d
 
 from atelier.generator.networks import (
+    BESIDE,
     build_dcgan_generator,
     build_discriminator,
     build_generator,
     build_patch_discriminator,
     copy_weights,
     grow,
+    questions,
 )
 from atelier.seeds import STYLES
 
@@ -27,6 +29,7 @@ KINDS = {
     "grain": lambda *size, **sizes: build_generator(*size, **sizes, grain=True),
     "residual": lambda *size, **sizes: build_generator(*size, **sizes, residual=2),
     "mapping": lambda *size, **sizes: build_generator(*size, **sizes, mapping=2),
+    "memory": lambda *size, **sizes: build_generator(*size, **sizes, memory=3, mapping=1, grain=True),
     "finest": lambda *size, **sizes: build_generator(*size, **sizes, finest_width=12, half_width=20),
     "dcgan": build_dcgan_generator,
 }
@@ -225,6 +228,24 @@ def test_pairs_of_convolutions_come_after_those_that_were_trained():
     np.testing.assert_allclose(before_tanh(deeper, inputs), before_tanh(trained, inputs), atol=1e-4)
     pairs = [layer.name for layer in deeper.layers if layer.name.startswith("refined_")]
     assert pairs == ["refined_2_8", "refined_3_8", "refined_16", "refined_2_16", "refined_3_16"]
+
+
+def test_a_question_recalls_its_own_latent_and_one_paints_beside_it():
+    generator = build_generator(16, latent_dim=32, width=4, memory=3)
+    learned = generator.get_layer("memory").get_weights()[0]  # (15, 32)
+    moved = generator.get_layer("code").input[0]  # what all is made of, beside the style
+    recall = keras.Model(generator.inputs, moved)
+    asked, styles = questions(generator), np.repeat(np.arange(5), 3).astype(np.int32)
+    assert asked.shape == (15, 16) and questions(build_generator(16, latent_dim=8, width=4)).shape == (0, 4)
+    whole = np.concatenate([asked, latents(15, 16)], axis=1)
+    np.testing.assert_allclose(np.asarray(recall([whole, styles])), learned + BESIDE * whole, atol=1e-2)
+    # Whatever is asked, the answer is a mean of the style's own latents.
+    whole = latents(200, 32)
+    answers = np.asarray(recall([whole, np.full(200, 2, np.int32)])) - BESIDE * whole
+    shares = np.linalg.lstsq(learned[6:9].T, answers.T, rcond=None)[0]
+    np.testing.assert_allclose(learned[6:9].T @ shares, answers.T, atol=1e-4)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-4)
+    assert shares.min() > -1e-4 and np.median(shares.max(axis=0)) > 0.9  # mostly one
 
 
 def test_mapping_moves_the_latent_before_anything_is_made_of_it():

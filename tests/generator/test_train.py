@@ -340,6 +340,24 @@ def test_judges_with_frozen_features_train_and_go_on(tmp_path, run, eye_weights,
     assert (out / "judges.npz").stat().st_size < 4_000_000 < (out / "checkpoint.npz").stat().st_size
 
 
+def test_what_is_remembered_learns_with_its_picture_and_faster(tmp_path, run, lite_weights):
+    recipe = replace(RECIPE, judges=("lite",), lite=str(lite_weights), feature_size=32, memory=3, pairs=1.0)
+    out = run(2, tmp_path / "run", recipe=recipe)
+    keras.utils.set_random_seed(recipe.seed)
+    fresh = training.build_recipe_generator(recipe)
+    moved = {
+        layer.name: [
+            np.abs(one - other).max() for one, other in zip(layer.get_weights(), old.get_weights(), strict=True)
+        ]
+        for layer, old in zip(made(out, recipe).layers, fresh.layers, strict=True)
+    }
+    share = 1 - 2 / 11  # the average holds so much of Adam's first step, which is as long as the rate, by now
+    assert moved["memory"][0] == pytest.approx(recipe.memory_rate * recipe.learning_rate * share, rel=0.05)
+    assert 0 < moved["to_rgb_16"][0] < 2 * recipe.learning_rate
+    assert moved["memory_keys"][0] < 1e-5 and moved["memory_styles"][0] < 1e-2  # rounding, of 8 and of 10,000
+    assert history(out, "pairs")[0] > (0.0,)
+
+
 def test_a_judge_that_the_file_lacks_begins_anew(tmp_path, run, eye_weights, lite_weights):
     """So that EfficientNet-Lite0 can be set beside judges that have learned."""
     recipe = replace(RECIPE, judges=("pixels", "features"), features=str(eye_weights), feature_size=32)
