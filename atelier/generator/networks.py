@@ -18,7 +18,7 @@ from atelier.seeds import STYLES
 RECALL = 16.0
 """The inverse temperature of a memory's softmax: most questions are answered by one latent."""
 
-BESIDE = 0.3
+BESIDE = 0.6
 """How far from a remembered latent one paints, in deviations of the latent."""
 
 EXCITED_BY = {64: 4, 128: 8, 256: 16}
