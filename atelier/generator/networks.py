@@ -19,8 +19,8 @@ RECALL = 16.0
 """The inverse temperature of a memory's softmax: most questions are answered by one latent."""
 
 BESIDE = 0.6
-"""How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the same
-latent may paint nearly the same picture (docs/experiments.md)."""
+"""How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the
+same one may paint nearly the same picture (docs/experiments.md)."""
 
 EXCITED_BY = {64: 4, 128: 8, 256: 16}
 """Which small map tells each large one what matters, where skip-layer excitation is asked for."""
