@@ -135,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     narrow.add_argument("--steps", type=int, default=2000, metavar="N", help="of 16 latents each (default 2000)")
     narrow.set_defaults(run=_narrow)
 
+    forget = commands.add_parser("forget", help="leave out of a generator's memory what paints the same picture twice")
+    forget.add_argument("generator", type=Path, metavar="FILE", help="the trained generator.h5")
+    forget.add_argument(
+        "--out", type=Path, default=Path("runs/forget/generator.h5"), metavar="FILE", help="the new one"
+    )
+    forget.add_argument("--times", type=int, default=3, metavar="N", help="pictures of each latent (default 3)")
+    forget.set_defaults(run=_forget)
+
     evaluate = commands.add_parser("evaluate", help="measure a model: one JSON object of named figures")
     evaluate.add_argument("what", choices=("generator", "captioner", "detector"))
     evaluate.add_argument("--generator", type=Path, default=PROJECT / "generator.h5", metavar="FILE", help="which one")
@@ -453,6 +461,15 @@ def _narrow(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     psnr = narrow(options.generator, options.out, recipe, steps=options.steps)
     print(json.dumps({"output": options.out.as_posix(), "psnr": round(psnr, 2)}))
+
+
+def _forget(options: argparse.Namespace) -> None:
+    import_keras(batches=True)
+    from atelier.generator.forget import forget
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    count = forget(options.generator, options.out, times=options.times)
+    print(json.dumps({"output": options.out.as_posix(), "left_out": count}))
 
 
 def _train_captioner(options: argparse.Namespace, out: Path) -> dict[str, str | float]:

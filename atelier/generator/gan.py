@@ -32,11 +32,17 @@ class GAN(keras.Model):
             the generator from painting a few kinds of picture only; 0 leaves it out.
         pairs: weight of the difference between a picture and what is painted of its own latent (`matching.difference`);
             0 leaves it out.
+        feature_every: steps from one look through the first eye to the next. In between it is spared, and the others
+            judge alone: what costs most is asked less often (as the regularization of Karras et al., StyleGAN2, 2020).
+            More than 1 on the TensorFlow backend only.
         fade: steps over which the judges come to see what is finer than half the resolution: at first they see it as
             little as if the pictures had been painted at half the size (the fade-in of Karras et al., "Progressive
             growing of GANs", 2018, for judges that stay the same); 0 shows all of it from the start.
         gradient_penalty: gamma of R1, which flattens the discriminator of pixels around the real ones
             (Mescheder et al., 2018); 0 leaves it out.
+
+    Raises:
+        ValueError: `feature_every` on a backend that cannot leave out a look.
 
     Attributes:
         average: the generator with exponentially averaged weights (EMA), batch-norm statistics included:
@@ -57,17 +63,20 @@ class GAN(keras.Model):
         augment_strength=1.0,
         crowd=0.0,
         pairs=0.0,
+        feature_every=1,
         fade=0,
         gradient_penalty=0.0,
         ema_decay=0.999,
         seed=0,
     ):
         super().__init__()
+        if feature_every > 1 and keras.backend.backend() != "tensorflow":
+            raise ValueError("looking less often (feature_every) is for the TensorFlow backend: feature_every=1")
         self.generator, self.discriminator, self.patches = generator, discriminator, patches
         self.eyes, self.heads = [eye for eye, _ in eyes], [heads for _, heads in eyes]
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, augment_strength, seed=seed)
-        self.crowd, self.pairs, self.fade = crowd, pairs, fade
+        self.crowd, self.pairs, self.feature_every, self.fade = crowd, pairs, feature_every, fade
         seen = self.eyes if crowd else []
         self.crowd_distances = [CrowdDistance([output.shape[1:] for output in eye.outputs]) for eye in seen]
         self.average = average
@@ -86,21 +95,21 @@ class GAN(keras.Model):
     def compute_loss(self, x, y=None, y_pred=None, sample_weight=None, training=True):
         style = x["style"]
         real, fake = self._augmented(self._faded(ops.cast(x["image"], "float32") / 127.5 - 1.0), self._faded(y_pred))
-        games, crowds, pairs = [], [], []
+        games = []
         if self.discriminator is not None:
             games.append(play(self.discriminator, self.loss_pair, [self._seen(real)], [self._seen(fake)], style))
-        for number, (eye, heads) in enumerate(zip(self.eyes, self.heads, strict=True)):
-            seen_real, seen_fake = eye(real, training=False), eye(fake, training=False)
-            games.append(play(heads, self.loss_pair, seen_real, seen_fake, style))
-            if self.crowd:
-                crowds.append(self.crowd_distances[number](seen_real, seen_fake, style))
-            if self.pairs:
-                pairs.append(difference(seen_real, seen_fake, x["paired"]))
         if self.patches is not None:
             games.append(play(self.patches, self.loss_pair, [real], [fake], style))
-        g_loss, d_loss, right_real, right_fake = (sum(parts) / len(games) for parts in zip(*games, strict=True))
-        crowd = [sum(crowds)] if crowds else []
-        pair = [sum(pairs) / len(pairs) + 20.0 * tones_apart(real, fake, x["paired"])] if pairs else []
+        looks = [self._look_through(number, real, fake, x) for number in range(len(self.eyes))]
+        looked = sum(1.0 for _ in games) + sum(look[-1] for look in looks)
+        g_loss, d_loss, right_real, right_fake = (
+            sum(parts) / looked for parts in zip(*games, *(look[:4] for look in looks), strict=True)
+        )
+        crowd = [sum(look[4] for look in looks)] if self.crowd else []
+        pair = []
+        if self.pairs:
+            apart = sum(look[5] for look in looks) / ops.maximum(sum(look[-1] for look in looks), 1.0)
+            pair = [apart + 20.0 * tones_apart(real, fake, x["paired"])]
         for tracker, value in zip(self.trackers, (g_loss, d_loss, right_real, right_fake, *crowd, *pair), strict=True):
             tracker.update_state(value)
         if crowd:
@@ -111,6 +120,25 @@ class GAN(keras.Model):
             d_loss = d_loss + self._penalty(self._seen(real), style)
         self._update_average()
         return g_loss + d_loss
+
+    def _look_through(self, number: int, real, fake, x):
+        """What one eye's heads say, as of `play`, the crowd's distance and the pairs' as it sees them, and that it did.
+
+        Six scalars and a 1, or seven zeros in a step in which it does not look.
+        """
+        eye, heads = self.eyes[number], self.heads[number]
+
+        def look():
+            seen_real, seen_fake = eye(real, training=False), eye(fake, training=False)
+            game = play(heads, self.loss_pair, seen_real, seen_fake, x["style"])
+            zero = ops.zeros(())
+            crowd = self.crowd_distances[number](seen_real, seen_fake, x["style"]) if self.crowd else zero
+            pair = difference(seen_real, seen_fake, x["paired"]) if self.pairs else zero
+            return *(ops.cast(value, "float32") for value in (*game, crowd, pair)), ops.ones(())
+
+        if number or self.feature_every == 1:
+            return look()
+        return ops.cond(self.steps.value % self.feature_every == 0, look, lambda: (ops.zeros(()),) * 7)
 
     def _augmented(self, real, fake):
         """Both sides, changed at random; where pictures are compared in pairs, both of a pair in the same way."""

@@ -18,7 +18,7 @@ from atelier.seeds import STYLES
 RECALL = 16.0
 """The inverse temperature of a memory's softmax: most questions are answered by one latent."""
 
-BESIDE = 0.6
+BESIDE = 0.5
 """How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the
 same one may paint nearly the same picture (docs/experiments.md)."""
 
@@ -178,9 +178,13 @@ def _recalled(latent, style, memory: int):
     likeness = layers.Add(dtype="float32")([ask(question), own(style)])  # (N, total)
     keys = np.random.default_rng(0).standard_normal((dim // 2, total))
     ask.set_weights([keys * RECALL / np.linalg.norm(keys, axis=0)])
-    own.set_weights([np.where(np.arange(len(STYLES))[:, None] == np.arange(total) // memory, 0.0, -1e4)])
+    own.set_weights([np.where(np.arange(len(STYLES))[:, None] == np.arange(total) // memory, 0.0, UNASKED)])
     recall = layers.Dense(dim, use_bias=False, kernel_initializer=initializer(1.0), name="memory")
     return layers.Add()([recall(layers.Softmax(dtype="float32")(likeness)), layers.Rescaling(BESIDE)(latent)])
+
+
+UNASKED = -1e4
+"""What a memory's softmax gets for latents that are not to be recalled: those of other styles, and those left out."""
 
 
 def questions(generator: keras.Model) -> np.ndarray:
@@ -191,6 +195,19 @@ def questions(generator: keras.Model) -> np.ndarray:
         return np.zeros((0, generator.inputs[0].shape[-1] // 2), np.float32)
     keys = np.asarray(generator.get_layer("memory_keys").get_weights()[0]).T
     return (keys * keys.shape[1] ** 0.5 / RECALL).astype(np.float32)
+
+
+def leave_out(generator: keras.Model, places: np.ndarray) -> None:
+    """Let a generator's memory never again answer with the latents at (P,) places; what asked for them gets others."""
+    layer = generator.get_layer("memory_styles")
+    weights = layer.get_weights()[0]
+    weights[:, places] = UNASKED
+    layer.set_weights([weights])
+
+
+def left_out(generator: keras.Model) -> np.ndarray:
+    """Which latents of a generator's memory are left out: (len(STYLES) * memory,) bool."""
+    return np.asarray(generator.get_layer("memory_styles").get_weights()[0]).max(axis=0) < UNASKED / 2
 
 
 def _map(latent, embedding, number: int):

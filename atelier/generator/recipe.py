@@ -38,6 +38,7 @@ class Recipe(Settings):
     features: str = "imagenet"  # MobileNetV2's weights: a file, or "imagenet" to download them
     lite: str = "package"  # EfficientNet-Lite0's weights: a file, or that of the package which brings them
     feature_size: int = 96  # side in pixels at which they look
+    feature_every: int = 1  # steps from one look of the judge "features" to the next, where there are others beside it
     crowd: float = 0.0  # weight of the energy distance between generated and real pictures in those features
     fade: int = 0  # steps over which the judges come to see what is finer than half the resolution
     loss: str = "non-saturating"  # or "hinge", "relativistic"
@@ -79,8 +80,18 @@ class Recipe(Settings):
             raise ValueError("a memory is for the generator skip, and a latent_dim from 2 up")
         if self.pairs and not (self.memory and looking):
             raise ValueError("pairs need a memory, and features to compare in: memory=240 judges=pixels,features")
+        if self.feature_every > 1 and ("features" not in self.judges or len(self.judges) < 2):
+            raise ValueError("feature_every is for the judge features with others beside it: judges=features,lite")
         widths = ("width", "fine_width", "discriminator_width")
-        for name in ("latent_dim", *widths, "batch_size", "learning_rate", "judge_rate", "memory_rate"):
+        for name in (
+            "latent_dim",
+            *widths,
+            "batch_size",
+            "feature_every",
+            "learning_rate",
+            "judge_rate",
+            "memory_rate",
+        ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is a positive number, not {getattr(self, name)}")
         ends = {

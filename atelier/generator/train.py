@@ -26,6 +26,7 @@ from atelier.generator.networks import (
     build_patch_discriminator,
     copy_weights,
     grow,
+    left_out,
     questions,
 )
 from atelier.generator.recipe import Recipe
@@ -105,7 +106,8 @@ def train(
         feed, pairs = (images, styles, recipe.batch_size, recipe.latent_dim), None
         if recipe.pairs:
             places, pictures = remembered_pictures(styles, recipe.memory)
-            pairs = pictures, questions(gan.generator)[places]
+            there = ~left_out(gan.generator)[places]
+            pairs = pictures[there], questions(gan.generator)[places[there]]
         if start and not resume and recipe.warm_up:
             _warm_up(gan, recipe, batches(*feed, recipe.seed + 1, pairs=pairs))
         log = EventLog(out / "logs", int(kept["step"]))
@@ -196,6 +198,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         augment_strength=recipe.augment_strength,
         crowd=recipe.crowd,
         pairs=recipe.pairs,
+        feature_every=recipe.feature_every,
         fade=recipe.fade,
         gradient_penalty=recipe.gradient_penalty,
         ema_decay=recipe.ema_decay,

@@ -27,8 +27,8 @@ from tests.generator.test_train import RECIPE, StopAfter
 
 training.TimeLimit = lambda *_: StopAfter(2)
 inputs = np.load("inputs.npz")
-for devices in (1, 2):
-    out, seen = Path(str(devices)), []
+for run in ("1", "2", "pairs"):
+    out, seen, devices = Path(run), [], 2 if run == "2" else 1
 
     def measure(average):
         np.save(out / "painted.npy", average([inputs["latent"], inputs["style"]], training=False))
@@ -36,6 +36,8 @@ for devices in (1, 2):
         return {"mean": float(np.mean(average.get_weights()[0]))}
 
     recipe = replace(RECIPE, batch_size=6)
+    if run == "pairs":
+        recipe = replace(recipe, judges=("pixels", "lite"), lite=sys.argv[2], feature_size=32, memory=3, pairs=1.0)
     # With a checkpoint after every step: also within the run, not only when its weights are back in their places.
     training.train([sys.argv[1]], out, minutes=1, recipe=recipe, devices=devices, measure=measure, checkpoint_minutes=0)
     (out / "devices.json").write_text(json.dumps(seen))
@@ -44,8 +46,8 @@ for devices in (1, 2):
 
 
 @pytest.fixture(scope="module")
-def on_jax(tmp_path_factory, art_folder) -> Path:
-    """A folder with the runs that a machine with only JAX made, on one device and on two: `1` and `2`."""
+def on_jax(tmp_path_factory, art_folder, lite_weights) -> Path:
+    """A folder with the runs that a machine with only JAX made: on one device and on two, `1` and `2`, and `pairs`."""
     pytest.importorskip("jax")
     folder, random = tmp_path_factory.mktemp("jax"), np.random.default_rng(0)
     latent, style = random.standard_normal((5, RECIPE.latent_dim), np.float32), np.arange(5, dtype=np.int32)
@@ -56,19 +58,20 @@ def on_jax(tmp_path_factory, art_folder) -> Path:
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "PYTHONPATH": str(REPOSITORY),
     }
-    command = [sys.executable, "-c", ON_JAX, str(art_folder)]
+    command = [sys.executable, "-c", ON_JAX, str(art_folder), str(lite_weights)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def test_tensorflow_paints_what_jax_painted(on_jax):
+@pytest.mark.parametrize("name", ["1", "pairs"])
+def test_tensorflow_paints_what_jax_painted(on_jax, name):
     """The very network of the training, at its last step, and then its file, on the other backend."""
     assert keras.backend.backend() == "tensorflow"
-    generator = keras.models.load_model(on_jax / "1" / "generator.h5", compile=False)
+    generator = keras.models.load_model(on_jax / name / "generator.h5", compile=False)
     with np.load(on_jax / "inputs.npz") as inputs:
         pictures = generator([inputs["latent"], inputs["style"]])
-    painted = np.load(on_jax / "1" / "painted.npy")
+    painted = np.load(on_jax / name / "painted.npy")
     assert painted.shape == (5, 16, 16, 3) and np.ptp(painted) > 1e-3
     np.testing.assert_allclose(pictures, painted, atol=1e-4 * np.ptp(painted))
 
@@ -76,6 +79,10 @@ def test_tensorflow_paints_what_jax_painted(on_jax):
 def rows(folder: Path) -> list[dict[str, float]]:
     with (folder / "history.csv").open() as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_jax_learns_in_pairs(on_jax):
+    assert all(0 < row["pairs"] < np.inf for row in rows(on_jax / "pairs"))
 
 
 def test_jax_leaves_what_tensorflow_leaves(on_jax):

@@ -291,3 +291,35 @@ def test_both_pictures_of_a_pair_are_shifted_alike(pairs):
     real, fake = gan._augmented(pictures, pictures)
     assert np.array_equal(real, fake) == bool(pairs)
     assert not np.array_equal(real, gan._augmented(pictures, pictures)[0])  # anew at every step
+
+
+def test_a_judge_may_look_less_often_and_the_others_judge_alone_in_between():
+    often, seldom = (
+        small_gan(FEATURES + LITE, crowd=2.0, pairs=1.0, feature_every=every, eagerly=False) for every in (1, 2)
+    )
+    alone = small_gan(LITE, crowd=2.0, pairs=1.0)
+    batch = a_batch(2) | {"paired": tf.constant([1.0, 1, 1, 0, 0, 0])}
+    logs = [gan.train_on_batch(batch, return_dict=True) for gan in (often, seldom)]
+    for name, value in logs[0].items():  # at step 0 it looks
+        assert logs[1][name] == pytest.approx(value, rel=1e-4), name
+    heads, crowd = values(seldom.heads[0].trainable_variables), values(seldom.crowd_distances[0].weights)
+    ours = alone.generator, alone.eyes[0], alone.heads[0], alone.crowd_distances[0]
+    theirs = seldom.generator, seldom.eyes[1], seldom.heads[1], seldom.crowd_distances[1]
+    for one, other in zip(ours, theirs, strict=True):
+        one.set_weights(other.get_weights())
+    for gan in (alone, seldom):
+        gan.reset_metrics()
+    logs = [gan.train_on_batch(batch, return_dict=True) for gan in (alone, seldom)]
+    for name, value in logs[0].items():
+        assert logs[1][name] == pytest.approx(value, rel=1e-4), name
+    after = values(seldom.heads[0].trainable_variables), values(seldom.crowd_distances[0].weights)
+    for before, now in zip(heads + crowd, after[0] + after[1], strict=True):
+        np.testing.assert_array_equal(before, now)
+    seldom.train_on_batch(batch)
+    assert any((one != two).any() for one, two in zip(heads, values(seldom.heads[0].trainable_variables), strict=True))
+
+
+def test_looking_less_often_is_for_the_backend_that_can(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(ValueError, match="feature_every=1"):
+        small_gan(FEATURES + LITE, feature_every=4)

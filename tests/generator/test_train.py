@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from atelier.generator import train as training
-from atelier.generator.networks import build_generator, copy_weights
+from atelier.generator.networks import build_generator, copy_weights, leave_out, left_out, questions
 from atelier.generator.train import Recipe, build_gan, train
 from atelier.seeds import STYLES
 from atelier.training import EventLog, EveryMinutes, TimeLimit, TrainingError, append_row, load_state, save_state
@@ -356,6 +356,20 @@ def test_what_is_remembered_learns_with_its_picture_and_faster(tmp_path, run, li
     assert 0 < moved["to_rgb_16"][0] < 2 * recipe.learning_rate
     assert moved["memory_keys"][0] < 1e-5 and moved["memory_styles"][0] < 1e-2  # rounding, of 8 and of 10,000
     assert history(out, "pairs")[0] > (0.0,)
+
+
+def test_what_is_left_out_of_the_memory_stays_so_and_learns_with_no_picture(tmp_path, run, lite_weights, monkeypatch):
+    recipe = replace(RECIPE, judges=("lite",), lite=str(lite_weights), feature_size=32, memory=3, pairs=1.0)
+    start, fed, batches = training.build_recipe_generator(recipe), [], training.batches
+    leave_out(start, np.array([1, 7]))
+    training.save_generator(start, recipe, tmp_path / "start.h5")
+    monkeypatch.setattr(training, "batches", lambda *feed: fed.append(feed[-1]) or batches(*feed))
+    out = run(1, tmp_path / "run", recipe=recipe, start=tmp_path / "start.h5")
+    ((pictures, asked),) = fed
+    there = np.flatnonzero(np.isin(np.arange(15), [1, 7], invert=True))
+    assert len(pictures) == 13
+    np.testing.assert_allclose(asked, questions(start)[there])
+    assert np.flatnonzero(left_out(made(out, recipe))).tolist() == [1, 7]
 
 
 def test_a_judge_that_the_file_lacks_begins_anew(tmp_path, run, eye_weights, lite_weights):

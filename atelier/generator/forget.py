@@ -1,0 +1,85 @@
+"""A memory without what it holds twice: latents whose pictures repeat those of others, or one another, are left out.
+
+Pictures of the training set that are alike give latents that are alike, and some latents paint the same picture however
+one steps beside them. Whoever asks for such a latent gets a picture that is there already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from atelier.evaluation.copies import ALIKE, close_pairs, hash_images, pixel_difference
+from atelier.generator.detail import load_generator
+from atelier.generator.networks import leave_out, left_out, questions
+from atelier.generator.painter import Painter
+from atelier.progress import progress_bar
+from atelier.seeds import STYLES
+from atelier.training import save_model
+
+NEAR = 6
+"""Bits in which the hashes of pictures that may be near-identical differ at most."""
+
+OWN = 0.5
+"""The share of a latent's own question in what asks for it here: enough to be answered by it, while the rest varies."""
+
+
+def forget(generator: str | Path, out: str | Path, *, times: int = 3, seed: int = 0) -> int:
+    """Write a generator whose memory leaves out what repeats.
+
+    Each latent is asked for a few times, with another step beside it every time. It is left out where two of its own
+    pictures are near-identical; of latents whose pictures are near-identical to each other's, those that repeat most
+    go first, until none is left that does.
+
+    Args:
+        generator: a file of `save_generator`.
+        out: where the new one goes.
+        times: pictures of each latent.
+
+    Returns:
+        how many latents are left out.
+
+    Raises:
+        ValueError: no such generator, or it has no memory.
+        OSError: `out` cannot be written.
+    """
+    if times < 1:
+        raise ValueError(f"each latent is painted at least once, not {times} times")
+    model = load_generator(generator)
+    asked = questions(model)
+    if not len(asked):
+        raise ValueError(f"the generator at {generator} has no memory")
+    random, there = np.random.default_rng(seed), np.flatnonzero(~left_out(model))
+    images = np.concatenate([_paint(model, asked, there, random) for _ in range(times)])
+    repeated = _repeated(images, np.tile(there, times))
+    leave_out(model, repeated)
+    save_model(model, Path(out))
+    return len(repeated)
+
+
+def _paint(model: keras.Model, asked: np.ndarray, places: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A picture of each latent at `places`, a step of chance beside it: (P, H, W, 3) uint8."""
+    painter, (total, half) = Painter(model), asked.shape
+    parts = []
+    with progress_bar(total=len(places), desc="remembered latents", unit="picture") as bar:
+        for some in np.array_split(places, -(-len(places) // 64)):
+            latents = random.standard_normal((len(some), painter.latent_dim)).astype(np.float32)
+            latents[:, :half] = OWN * asked[some] + (1 - OWN**2) ** 0.5 * latents[:, :half]
+            parts.append(painter.paint(latents, [STYLES[place * len(STYLES) // total] for place in some]))
+            bar.update(len(some))
+    return np.concatenate(parts)
+
+
+def _repeated(images: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Of the latents at (N,) places, each once or several times, those to leave out so that no picture repeats."""
+    pairs = [
+        pair for pair in close_pairs(hash_images(images), NEAR)[1] if pixel_difference(*images[list(pair)]) <= ALIKE
+    ]
+    alike = {tuple(sorted(places[list(pair)].tolist())) for pair in pairs}
+    out = {first for first, second in alike if first == second}
+    while alike := {pair for pair in alike if not out & set(pair)}:
+        out.add(Counter(place for pair in alike for place in pair).most_common(1)[0][0])
+    return np.array(sorted(out), int)
