@@ -13,15 +13,13 @@ import keras
 import numpy as np
 
 from atelier.evaluation.copies import ALIKE, close_pairs, hash_images, pixel_difference
+from atelier.evaluation.real import NEAR
 from atelier.generator.detail import load_generator
 from atelier.generator.networks import leave_out, left_out, questions
 from atelier.generator.painter import Painter
 from atelier.progress import progress_bar
 from atelier.seeds import STYLES
 from atelier.training import save_model
-
-NEAR = 6
-"""Bits in which the hashes of pictures that may be near-identical differ at most."""
 
 OWN = 0.5
 """The share of a latent's own question in what asks for it here: enough to be answered by it, while the rest varies."""

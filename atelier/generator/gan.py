@@ -101,7 +101,7 @@ class GAN(keras.Model):
         if self.patches is not None:
             games.append(play(self.patches, self.loss_pair, [real], [fake], style))
         looks = [self._look_through(number, real, fake, x) for number in range(len(self.eyes))]
-        looked = sum(1.0 for _ in games) + sum(look[-1] for look in looks)
+        looked = len(games) + sum(look[-1] for look in looks)
         g_loss, d_loss, right_real, right_fake = (
             sum(parts) / looked for parts in zip(*games, *(look[:4] for look in looks), strict=True)
         )
