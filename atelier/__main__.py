@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument(
         "--out", type=Path, default=Path("runs/forget/generator.h5"), metavar="FILE", help="the new one"
     )
-    forget.add_argument("--times", type=int, default=3, metavar="N", help="pictures of each latent (default 3)")
+    forget.add_argument("--times", type=int, default=4, metavar="N", help="pictures of each latent (default 4)")
     forget.set_defaults(run=_forget)
 
     evaluate = commands.add_parser("evaluate", help="measure a model: one JSON object of named figures")

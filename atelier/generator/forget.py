@@ -25,7 +25,7 @@ OWN = 0.5
 """The share of a latent's own question in what asks for it here: enough to be answered by it, while the rest varies."""
 
 
-def forget(generator: str | Path, out: str | Path, *, times: int = 3, seed: int = 0) -> int:
+def forget(generator: str | Path, out: str | Path, *, times: int = 4, seed: int = 0) -> int:
     """Write a generator whose memory leaves out what repeats.
 
     Each latent is asked for a few times, with another step beside it every time. It is left out where two of its own

@@ -18,6 +18,9 @@ from atelier.seeds import STYLES
 RECALL = 16.0
 """The inverse temperature of a memory's softmax: most questions are answered by one latent."""
 
+UNASKED = -1e4
+"""What a memory's softmax gets for latents that are not to be recalled: those of other styles, and those left out."""
+
 BESIDE = 0.5
 """How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the
 same one may paint nearly the same picture (docs/experiments.md)."""
@@ -181,10 +184,6 @@ def _recalled(latent, style, memory: int):
     own.set_weights([np.where(np.arange(len(STYLES))[:, None] == np.arange(total) // memory, 0.0, UNASKED)])
     recall = layers.Dense(dim, use_bias=False, kernel_initializer=initializer(1.0), name="memory")
     return layers.Add()([recall(layers.Softmax(dtype="float32")(likeness)), layers.Rescaling(BESIDE)(latent)])
-
-
-UNASKED = -1e4
-"""What a memory's softmax gets for latents that are not to be recalled: those of other styles, and those left out."""
 
 
 def questions(generator: keras.Model) -> np.ndarray:
