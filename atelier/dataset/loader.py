@@ -19,6 +19,9 @@ from atelier.images import open_picture
 from atelier.progress import progress_bar
 from atelier.seeds import STYLES
 
+ROUND = 640
+"""How many pictures of each style a memory gets before it gets more; the shipped one began with so many."""
+
 
 def training_pictures(
     folders: Sequence[str | Path], resolution: int, cache: Path | None = None
@@ -100,6 +103,8 @@ def style_weights(styles: np.ndarray) -> np.ndarray:
 def remembered_pictures(styles: np.ndarray, memory: int) -> tuple[np.ndarray, np.ndarray]:
     """Which pictures a generator with a memory remembers: of each style so many, by chance, always the same.
 
+    They are drawn in rounds of `ROUND` a style, so that a larger memory begins with the pictures of a smaller one.
+
     Args:
         styles: (N,) int, indices into `STYLES`.
         memory: latents of each style.
@@ -107,13 +112,14 @@ def remembered_pictures(styles: np.ndarray, memory: int) -> tuple[np.ndarray, np
     Returns:
         (P,) places in the memory and (P,) indices of pictures. A style with fewer pictures leaves places without one.
     """
-    random = np.random.default_rng(0)
-    places, pictures = [], []
-    for style in range(len(STYLES)):
-        own = np.flatnonzero(styles == style)
-        chosen = random.choice(own, min(memory, len(own)), replace=False)
-        places.append(style * memory + np.arange(len(chosen)))
-        pictures.append(chosen)
+    random, drawn = np.random.default_rng(0), np.zeros(len(styles), bool)
+    pictures = [np.zeros(0, np.int64) for _ in STYLES]
+    for start in range(0, memory, ROUND):
+        for style in range(len(STYLES)):
+            own = np.flatnonzero((styles == style) & ~drawn)
+            chosen = random.choice(own, min(ROUND, memory - start, len(own)), replace=False)
+            pictures[style], drawn[chosen] = np.concatenate([pictures[style], chosen]), True
+    places = [style * memory + np.arange(len(own)) for style, own in enumerate(pictures)]
     return np.concatenate(places), np.concatenate(pictures)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from atelier.evaluation.copies import ALIKE, close_pairs, hash_images, pixel_difference
 from atelier.evaluation.real import NEAR
 from atelier.generator.detail import load_generator
-from atelier.generator.networks import leave_out, left_out, questions
+from atelier.generator.memory import leave_out, left_out, questions
 from atelier.generator.painter import Painter
 from atelier.progress import progress_bar
 from atelier.seeds import STYLES
@@ -30,7 +30,7 @@ def forget(generator: str | Path, out: str | Path, *, times: int = 4, seed: int 
 
     Each latent is asked for a few times, with another step beside it every time. It is left out where two of its own
     pictures are near-identical; of latents whose pictures are near-identical to each other's, those that repeat most
-    go first, until none is left that does.
+    go first, until none is left that does. A style always keeps one.
 
     Args:
         generator: a file of `save_generator`.
@@ -53,6 +53,9 @@ def forget(generator: str | Path, out: str | Path, *, times: int = 4, seed: int 
     random, there = np.random.default_rng(seed), np.flatnonzero(~left_out(model))
     images = np.concatenate([_paint(model, asked, there, random) for _ in range(times)])
     repeated = _repeated(images, np.tile(there, times))
+    for own in np.array_split(np.arange(len(asked)), len(STYLES)):
+        if not np.setdiff1d(np.intersect1d(own, there), repeated).size:  # a style keeps one latent, whatever it paints
+            repeated = np.setdiff1d(repeated, np.intersect1d(own, there)[:1])
     leave_out(model, repeated)
     save_model(model, Path(out))
     return len(repeated)

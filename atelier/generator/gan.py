@@ -9,6 +9,7 @@ from atelier.backend import with_gradients
 from atelier.generator.augment import DiffAugment
 from atelier.generator.losses import LOSSES, Loss
 from atelier.generator.matching import CrowdDistance, difference, tones_apart
+from atelier.generator.networks import up_to
 
 
 class GAN(keras.Model):
@@ -22,6 +23,7 @@ class GAN(keras.Model):
 
     Args:
         generator, average: two equal networks as `build_generator` makes them.
+        size: side up to which the generator learns, its finer part staying as it is (`up_to`); 0: all of it.
         discriminator: of pixels, as `build_discriminator` makes it, or `None`. If it is for smaller pictures than the
             generator's, it sees them averaged down.
         eyes: pairs of an eye and its heads, as `build_eye` or `build_lite_eye` and `build_heads` make them.
@@ -47,6 +49,7 @@ class GAN(keras.Model):
     Attributes:
         average: the generator with exponentially averaged weights (EMA), batch-norm statistics included:
             smoother pictures than the last step's (Yazici et al., "The unusual effectiveness of averaging", 2019).
+        whole: the average with its finer part, which does not learn where there is a `size`; else the average itself.
         trained: whether the generator was a trained one at step 0, so that its average is worth keeping.
     """
 
@@ -58,6 +61,7 @@ class GAN(keras.Model):
         eyes=(),
         patches=None,
         *,
+        size=0,
         loss="non-saturating",
         augment=(),
         augment_strength=1.0,
@@ -72,16 +76,18 @@ class GAN(keras.Model):
         super().__init__()
         if feature_every > 1 and keras.backend.backend() != "tensorflow":
             raise ValueError("looking less often (feature_every) is for the TensorFlow backend: feature_every=1")
-        self.generator, self.discriminator, self.patches = generator, discriminator, patches
+        self.generator = up_to(generator, size) if size else generator
+        self.discriminator, self.patches = discriminator, patches
         self.eyes, self.heads = [eye for eye, _ in eyes], [heads for _, heads in eyes]
         self.loss_pair = LOSSES[loss]
         self.augment = DiffAugment(augment, augment_strength, seed=seed)
         self.crowd, self.pairs, self.feature_every, self.fade = crowd, pairs, feature_every, fade
         seen = self.eyes if crowd else []
         self.crowd_distances = [CrowdDistance([output.shape[1:] for output in eye.outputs]) for eye in seen]
-        self.average = average
-        self.average.trainable = False
-        self.average.set_weights(self.generator.get_weights())  # a fresh network starts from other random numbers
+        average.trainable = False
+        average.set_weights(generator.get_weights())  # a fresh network starts from other random numbers
+        self.average = up_to(average, size) if size else average
+        self.whole = average
         self.gradient_penalty, self.ema_decay, self.trained = gradient_penalty, ema_decay, False
         self.noise = keras.random.SeedGenerator(seed + 1)
         self.steps = self.add_weight(name="steps", shape=(), initializer="zeros", dtype="int32", trainable=False)

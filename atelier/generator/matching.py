@@ -88,7 +88,8 @@ def tones_apart(real, fake, paired, side: int = 16):
     Networks that were taught to name things hardly see colours. `paired` as above.
     """
     times = max(1, real.shape[1] // side)
-    apart = ops.mean(ops.average_pool(real - fake, times, times) ** 2, axis=(1, 2, 3))
+    apart = ops.cast(real, "float32") - ops.cast(fake, "float32")
+    apart = ops.mean(ops.average_pool(apart, times, times) ** 2, axis=(1, 2, 3))
     return ops.sum(paired * apart) / ops.maximum(ops.sum(paired), 1.0)
 
 

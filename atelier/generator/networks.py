@@ -13,17 +13,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from atelier.generator.memory import MEMORY, memory_size, recalled, remember_more
 from atelier.seeds import STYLES
-
-RECALL = 16.0
-"""The inverse temperature of a memory's softmax: most questions are answered by one latent."""
-
-UNASKED = -1e4
-"""What a memory's softmax gets for latents that are not to be recalled: those of other styles, and those left out."""
-
-BESIDE = 0.5
-"""How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the
-same one may paint nearly the same picture (docs/experiments.md)."""
 
 EXCITED_BY = {64: 4, 128: 8, 256: 16}
 """Which small map tells each large one what matters, where skip-layer excitation is asked for."""
@@ -99,7 +90,7 @@ def build_generator(
     latent, style, embedding = _inputs(latent_dim)
     moved = latent
     if memory:
-        moved = _recalled(latent, style, memory)
+        moved = recalled(latent, style, memory, initializer(1.0))
     for number in range(mapping):
         moved = _map(moved, embedding, number + 1)
     code = layers.Concatenate(name="code")([moved, embedding])
@@ -172,43 +163,6 @@ def _inputs(latent_dim: int):
     return latent, style, styles(style)
 
 
-def _recalled(latent, style, memory: int):
-    """The remembered latent of the style that the first half of `latent` asks for, and a little of `latent`."""
-    total, dim = len(STYLES) * memory, latent.shape[-1]
-    ask = layers.Dense(total, use_bias=False, trainable=False, dtype="float32", name="memory_keys")
-    own = layers.Embedding(len(STYLES), total, trainable=False, dtype="float32", name="memory_styles")
-    question = layers.Flatten()(layers.Cropping1D((0, dim - dim // 2))(layers.Reshape((dim, 1))(latent)))
-    likeness = layers.Add(dtype="float32")([ask(question), own(style)])  # (N, total)
-    keys = np.random.default_rng(0).standard_normal((dim // 2, total))
-    ask.set_weights([keys * RECALL / np.linalg.norm(keys, axis=0)])
-    own.set_weights([np.where(np.arange(len(STYLES))[:, None] == np.arange(total) // memory, 0.0, UNASKED)])
-    recall = layers.Dense(dim, use_bias=False, kernel_initializer=initializer(1.0), name="memory")
-    return layers.Add()([recall(layers.Softmax(dtype="float32")(likeness)), layers.Rescaling(BESIDE)(latent)])
-
-
-def questions(generator: keras.Model) -> np.ndarray:
-    """What asks a generator's memory for each of its latents: first halves of latents, (len(STYLES) * memory,
-    latent_dim // 2) float32 of a normal one's length, those of a style together. Without a memory there are none.
-    """
-    if "memory_keys" not in [layer.name for layer in generator.layers]:
-        return np.zeros((0, generator.inputs[0].shape[-1] // 2), np.float32)
-    keys = np.asarray(generator.get_layer("memory_keys").get_weights()[0]).T
-    return (keys * keys.shape[1] ** 0.5 / RECALL).astype(np.float32)
-
-
-def leave_out(generator: keras.Model, places: np.ndarray) -> None:
-    """Let a generator's memory never again answer with the latents at (P,) places; what asked for them gets others."""
-    layer = generator.get_layer("memory_styles")
-    weights = layer.get_weights()[0]
-    weights[:, places] = UNASKED
-    layer.set_weights([weights])
-
-
-def left_out(generator: keras.Model) -> np.ndarray:
-    """Which latents of a generator's memory are left out: (len(STYLES) * memory,) bool."""
-    return np.asarray(generator.get_layer("memory_styles").get_weights()[0]).max(axis=0) < UNASKED / 2
-
-
 def _map(latent, embedding, number: int):
     """The latent moved by what a small perceptron makes of it and of the style; at first that is nothing."""
     more = layers.Dense(256, kernel_initializer="he_normal", name=f"mapping_{number}")
@@ -229,7 +183,18 @@ def _add_to(image, rgb):
         larger = _enlarge(image)
     else:
         larger = layers.UpSampling2D(interpolation="bilinear", dtype="float32")(image)
-    return layers.Add(dtype="float32")([larger, rgb])
+    return layers.Add(dtype="float32", name=f"sum_{rgb.shape[1]}")([larger, rgb])
+
+
+def up_to(generator: keras.Model, size: int) -> keras.Model:
+    """A generator without its finer part: its picture of the side `size`, by the very same layers, not copies.
+
+    Args:
+        generator: of `build_generator`, not from a file: there the sums have no names.
+        size: a power of two from 16 up and less than the generator's own.
+    """
+    picture = layers.Activation("tanh", dtype="float32", name="image")(generator.get_layer(f"sum_{size}").output)
+    return keras.Model(generator.inputs, picture, name="generator")
 
 
 def _enlarge(image):
@@ -344,13 +309,19 @@ def grow(generator: keras.Model, trained: keras.Model) -> keras.Model:
     Layers are matched by name. The sizes that the trained one lacks begin by adding nothing to the picture, so the
     new generator first paints the trained one's pictures, enlarged (the idea of Karras et al., "Progressive
     growing of GANs", 2018, with the fade-in left to the weights). Channels that it lacks are random, and nobody
-    listens to them yet (Chen et al., "Net2Net", 2016); grain that it lacks begins with a weight of 0.
+    listens to them yet (Chen et al., "Net2Net", 2016); grain that it lacks begins with a weight of 0. A memory may hold
+    more latents (`remember_more`).
 
     Raises:
         ValueError: a layer of the trained generator has no place in the new one.
     """
     places = {layer.name: layer for layer in generator.layers}
+    if 0 < memory_size(trained) < memory_size(generator):
+        remember_more(generator, trained)
+        places = {name: layer for name, layer in places.items() if name not in MEMORY}
     for layer in learned_layers(trained):
+        if layer.name in MEMORY and layer.name not in places:
+            continue
         place = places.pop(layer.name, None)
         weights = _by_channel(layer.name, layer_weights(layer))
         blank = _by_channel(layer.name, place.get_weights()) if place else []

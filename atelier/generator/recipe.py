@@ -51,9 +51,15 @@ class Recipe(Settings):
     augment_strength: float = 1.0  # how far each of them goes, as a multiple of the paper's
     ema_decay: float = 0.999  # half of the average is from the last 700 steps
     learning: tuple[str, ...] = ()  # what the names of the generator's layers that learn begin with; (): all learn
+    learning_size: int = 0  # side up to which the generator learns, its finer part staying; 0: all of it
     warm_up: int = 0  # steps in which only the judges learn, where training starts with a trained generator
     mixed_precision: bool = False  # bfloat16 arithmetic: faster where the processor has it (AVX512-BF16)
     seed: int = 0
+
+    @property
+    def seen_size(self) -> int:
+        """Side in pixels of the pictures in training, real and generated."""
+        return self.learning_size or self.resolution
 
     def check(self) -> None:
         """`ValueError` if a setting is none of those that there are."""
@@ -65,10 +71,17 @@ class Recipe(Settings):
         if not self.judges or set(self.judges) - {"pixels", "features", "lite", "patches"}:
             named = ", ".join(self.judges) or "none"
             raise ValueError(f"judges are any of pixels, features, lite, patches, not {named}")
+        if self.learning_size:
+            check_resolution(self.learning_size)
+            if self.generator != "skip" or self.learning_size >= self.resolution:
+                raise ValueError(
+                    f"learning_size is for the generator skip, and less than the resolution {self.resolution}, "
+                    f"not {self.learning_size}"
+                )
         if self.pixels_size:
             check_resolution(self.pixels_size)
-            if self.pixels_size > self.resolution:
-                raise ValueError(f"pixels_size is at most the resolution {self.resolution}, not {self.pixels_size}")
+            if self.pixels_size > self.seen_size:
+                raise ValueError(f"pixels_size is at most the judges' {self.seen_size} px, not {self.pixels_size}")
         looking = {"features", "lite"} & set(self.judges)
         if self.crowd and not looking:
             raise ValueError("the crowd's distance is measured in features: judges=features, or pixels,features")

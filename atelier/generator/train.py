@@ -19,6 +19,7 @@ from atelier.dataset.loader import batches, remembered_pictures, training_pictur
 from atelier.generator.detail import load_generator
 from atelier.generator.eye import build_eye, build_heads, build_lite_eye
 from atelier.generator.gan import GAN
+from atelier.generator.memory import begin_like_the_most_alike, left_out, memory_size, questions
 from atelier.generator.networks import (
     build_dcgan_generator,
     build_discriminator,
@@ -26,8 +27,6 @@ from atelier.generator.networks import (
     build_patch_discriminator,
     copy_weights,
     grow,
-    left_out,
-    questions,
 )
 from atelier.generator.recipe import Recipe
 from atelier.images import contact_sheet, png_bytes, to_uint8, write_atomically
@@ -93,7 +92,7 @@ def train(
     if resume:
         _keep_recipe(out / "recipe.json", recipe, resume)
 
-    images, styles = training_pictures(data, recipe.resolution, out / "cache")
+    images, styles = training_pictures(data, recipe.seen_size, out / "cache")
 
     keras.utils.set_random_seed(recipe.seed)
     with _setting(recipe, devices):
@@ -106,6 +105,10 @@ def train(
         feed, pairs = (images, styles, recipe.batch_size, recipe.latent_dim), None
         if recipe.pairs:
             places, pictures = remembered_pictures(styles, recipe.memory)
+            if start and not resume:
+                known = memory_size(load_generator(start))
+                begin_like_the_most_alike(gan.generator, known, places, images[pictures])
+                gan.average.set_weights(gan.generator.get_weights())
             there = ~left_out(gan.generator)[places]
             pairs = pictures[there], questions(gan.generator)[places[there]]
         if start and not resume and recipe.warm_up:
@@ -177,7 +180,7 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
     discriminator = patches = None
     eyes = []
     if "pixels" in recipe.judges:
-        size = recipe.pixels_size or recipe.resolution
+        size = recipe.pixels_size or recipe.seen_size
         discriminator = build_discriminator(size, recipe.discriminator_width, recipe.spectral_norm)
     if "features" in recipe.judges:
         eye = build_eye(recipe.feature_size, recipe.features, seed=recipe.seed)
@@ -186,13 +189,14 @@ def build_gan(recipe: Recipe, start: str | Path | None = None, judges: str | Pat
         eye = build_lite_eye(recipe.feature_size, recipe.lite, seed=recipe.seed)
         eyes.append((eye, build_heads(eye, name="lite_heads")))
     if "patches" in recipe.judges:
-        patches = build_patch_discriminator(recipe.resolution, recipe.discriminator_width)
+        patches = build_patch_discriminator(recipe.seen_size, recipe.discriminator_width)
     gan = GAN(
         generator,
         build_recipe_generator(recipe),
         discriminator,
         eyes,
         patches,
+        size=recipe.learning_size,
         loss=recipe.loss,
         augment=recipe.augment,
         augment_strength=recipe.augment_strength,
@@ -272,11 +276,11 @@ class _Keeper:
     def keep(self, logs: dict[str, float]) -> None:
         step = int(self.gan.steps.value)
         try:
-            figures = self.measure(self.gan.average) if self.measure else {}
+            figures = self.measure(self.gan.whole) if self.measure else {}
             kid = figures.get("kid", math.inf)
             if kid < self.best_kid or math.isinf(self.best_kid) or not self.path.exists():
                 self.best_kid = kid
-                save_generator(self.gan.average, self.recipe, self.path)
+                save_generator(self.gan.whole, self.recipe, self.path)
                 save_judges(self.gan, self.out / "judges.npz")
             write_atomically(self.out / "samples" / f"{step:07d}.png", png_bytes(self.sheet()))
             row = {"step": step, "pictures": step * self.recipe.batch_size, **logs, **figures}
@@ -292,7 +296,7 @@ class _Keeper:
         """(H, W, 3) uint8: one latent a row, one style a column, by the averaged generator."""
         count = len(self.latents)
         columns = [
-            self.gan.average([self.latents, np.full(count, style, np.int32)], training=False)
+            self.gan.whole([self.latents, np.full(count, style, np.int32)], training=False)
             for style in range(len(STYLES))
         ]
         pictures = np.stack([keras.ops.convert_to_numpy(column) for column in columns], axis=1)

@@ -178,6 +178,20 @@ def test_a_batch_has_the_shapes_and_kinds_that_the_gan_expects(small_set):
     assert shapes == {"image": ((5, 4, 4, 3), np.uint8), "style": ((5,), np.int32), "latent": ((5, 8), np.float32)}
 
 
+def test_a_larger_memory_begins_with_the_pictures_of_a_smaller_one(monkeypatch):
+    """Also where a style has fewer pictures than places; and no picture stands there twice."""
+    monkeypatch.setattr("atelier.dataset.loader.ROUND", 4)
+    styles = np.repeat(np.arange(5), (5, 9, 20, 20, 20))
+    remembered = {memory: dict(zip(*remembered_pictures(styles, memory), strict=True)) for memory in (4, 8, 12)}
+    assert [len(remembered[memory]) for memory in (4, 8, 12)] == [20, 5 + 4 * 8, 5 + 9 + 3 * 12]
+    for few, many in ((4, 8), (8, 12)):
+        for place, picture in remembered[few].items():
+            assert remembered[many][place // few * many + place % few] == picture
+    for memory, pictures in remembered.items():
+        assert len(set(pictures.values())) == len(pictures)
+        assert all(styles[picture] == place // memory for place, picture in pictures.items())
+
+
 def test_three_quarters_of_a_batch_are_pairs_where_pictures_are_remembered(small_set):
     images, styles = small_set
     places, pictures = remembered_pictures(styles, 4)

@@ -117,3 +117,5 @@ def test_tones_are_compared_where_the_pictures_are_small_and_paired():
     fake[1] = 1.0
     for paired, expected in (([1.0, 0.0], 0.25), ([0.0, 1.0], 1.0), ([1.0, 1.0], 0.625)):
         assert float(tones_apart(real, fake, np.array(paired, np.float32))) == pytest.approx(expected)
+    half = keras.ops.cast(fake, "bfloat16")  # as in training with mixed precision
+    assert float(tones_apart(real, half, np.array([1.0, 1.0], np.float32))) == pytest.approx(0.625)

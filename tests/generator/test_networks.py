@@ -7,15 +7,22 @@ import tensorflow as tf
 from PIL import Image
 from scipy.ndimage import convolve1d
 
-from atelier.generator.networks import (
+from atelier.generator.memory import (
+    APART,
     BESIDE,
+    begin_like_the_most_alike,
+    leave_out,
+    left_out,
+    questions,
+)
+from atelier.generator.networks import (
     build_dcgan_generator,
     build_discriminator,
     build_generator,
     build_patch_discriminator,
     copy_weights,
     grow,
-    questions,
+    up_to,
 )
 from atelier.seeds import STYLES
 
@@ -246,6 +253,62 @@ def test_a_question_recalls_its_own_latent_and_one_paints_beside_it():
     np.testing.assert_allclose(learned[6:9].T @ shares, answers.T, atol=1e-4)
     np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-4)
     assert shares.min() > -1e-4 and np.median(shares.max(axis=0)) > 0.9  # mostly one
+
+
+def test_a_memory_may_become_larger_and_keeps_what_it_holds():
+    """New latents are copies, a little apart; what is left out stays so, and the pictures of old questions, too."""
+    small = build_generator(16, latent_dim=32, width=4, memory=3)
+    leave_out(small, np.array([4, 14]))
+    large = grow(build_generator(16, latent_dim=32, width=4, memory=7), small)
+    old, new = (model.get_layer("memory").get_weights()[0].reshape(5, -1, 32) for model in (small, large))
+    np.testing.assert_array_equal(new[:, :3], old)
+    apart = new[:, 3:] - old[:, [0, 1, 2, 0]]
+    assert apart.std() == pytest.approx(APART, rel=0.1)
+    assert np.flatnonzero(left_out(large)).tolist() == [7 + 1, 28 + 2]
+    # The same latent, asked for with its new question, paints the same but for what the question itself is beside it.
+    moved = [keras.Model(model.inputs, model.get_layer("code").input[0]) for model in (small, large)]
+    for model, remember, memory in zip(moved, (small, large), (3, 7), strict=True):
+        whole = np.concatenate([questions(remember)[[2 * memory]], np.zeros((1, 16), np.float32)], axis=1)
+        answer = np.asarray(model([whole, np.array([2], np.int32)])) - BESIDE * whole
+        np.testing.assert_allclose(answer[0], old[2, 0], atol=1e-2)
+    with pytest.raises(ValueError, match="layer memory"):
+        grow(build_generator(16, latent_dim=32, width=4, memory=2), small)
+
+
+def test_new_latents_begin_like_that_of_the_most_alike_picture():
+    generator = build_generator(16, latent_dim=32, width=4, memory=4)
+    before = generator.get_layer("memory").get_weights()[0]
+    pictures = RANDOM.integers(0, 256, (20, 16, 16, 3)).astype(np.uint8)
+    pictures[7] = np.clip(pictures[5].astype(int) + 3, 0, 255)  # style 1: the last is like the second
+    pictures[6] = 255 - pictures[4]
+    places = np.delete(np.arange(20), 18)  # a place without a picture
+    begin_like_the_most_alike(generator, 2, places, pictures[places])
+    after = generator.get_layer("memory").get_weights()[0]
+    old = np.arange(20) % 4 < 2
+    np.testing.assert_array_equal(after[old], before[old])
+    np.testing.assert_array_equal(after[18], before[18])
+    assert (after[7] - before[5]).std() == pytest.approx(APART, rel=0.5)
+    for place in (2, 3, 6, 7, 10, 11, 14, 15, 19):
+        first = place // 4 * 4
+        tones = pictures.reshape(20, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+        nearest = min((first, first + 1), key=lambda other: ((tones[other] - tones[place]) ** 2).sum())
+        assert np.abs(after[place] - before[nearest]).max() < 6 * APART
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_generator_without_its_finer_part_shares_its_layers(size):
+    whole = scattered(build_generator(64, latent_dim=8, width=4, grain=True, residual=1))
+    part = up_to(whole, size)
+    assert part.output_shape == (None, size, size, 3)
+    names = {layer.name for layer in part.layers}
+    assert f"to_rgb_{size}" in names and f"to_rgb_{2 * size}" not in names
+    assert all(layer is whole.get_layer(layer.name) for layer in part.layers if layer.weights)
+    inputs = [latents(5), every_style()]
+    smaller = build_generator(size, latent_dim=8, width=4, grain=True, residual=1)
+    for layer in smaller.layers:
+        if layer.weights:
+            layer.set_weights(whole.get_layer(layer.name).get_weights())
+    np.testing.assert_allclose(np.asarray(part(inputs)), np.asarray(smaller(inputs)), atol=1e-5)
 
 
 def test_mapping_moves_the_latent_before_anything_is_made_of_it():

@@ -22,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from atelier.generator import train as training
-from atelier.generator.networks import build_generator, copy_weights, leave_out, left_out, questions
+from atelier.generator.memory import leave_out, left_out, questions
+from atelier.generator.networks import build_generator, copy_weights
 from atelier.generator.train import Recipe, build_gan, train
 from atelier.seeds import STYLES
 from atelier.training import EventLog, EveryMinutes, TimeLimit, TrainingError, append_row, load_state, save_state
@@ -370,6 +371,39 @@ def test_what_is_left_out_of_the_memory_stays_so_and_learns_with_no_picture(tmp_
     assert len(pictures) == 13
     np.testing.assert_allclose(asked, questions(start)[there])
     assert np.flatnonzero(left_out(made(out, recipe))).tolist() == [1, 7]
+
+
+def test_a_larger_memory_begins_with_what_the_start_remembers(tmp_path, run, lite_weights):
+    recipe = replace(RECIPE, judges=("lite",), lite=str(lite_weights), feature_size=32, memory=2, pairs=1.0)
+    start, larger = training.build_recipe_generator(recipe), replace(recipe, memory=3)
+    training.save_generator(start, recipe, tmp_path / "start.h5")
+    out = run(1, tmp_path / "run", recipe=larger, start=tmp_path / "start.h5")
+    old = start.get_layer("memory").get_weights()[0].reshape(5, 2, 8)
+    new = made(out, larger).get_layer("memory").get_weights()[0].reshape(5, 3, 8)
+    moved = 1.01 * recipe.memory_rate * recipe.learning_rate  # one step of Adam, of which the average takes a part
+    assert np.abs(new[:, :2] - old).max() < moved
+    apart = np.abs(new[:, 2:] - old).std(axis=2).min(axis=1)
+    assert (apart < 3 * 0.3).all() and np.abs(new[:, 2:] - old).min(axis=1).min() > 0
+
+
+def test_up_to_a_size_the_generator_learns_and_its_finer_part_stays(tmp_path, run, finished):
+    """Also when the run goes on: the file is whole, and the judges see the smaller pictures."""
+    recipe = replace(RECIPE, resolution=64, learning_size=16, ema_decay=0.5)
+    whole = training.build_recipe_generator(recipe)
+    finer = [layer.name for layer in whole.layers if layer.weights and layer.name.endswith(("_32", "_64"))]
+    training.save_generator(whole, recipe, tmp_path / "start.h5")
+    out = run(1, tmp_path / "run", recipe=recipe, start=tmp_path / "start.h5")
+    run(1, out, recipe=recipe)
+    assert step_of(out) == 2
+    after = made(out, recipe)
+    assert after.output_shape == (None, 64, 64, 3) and len(finer) == 10
+    for layer in (layer for layer in whole.layers if layer.weights):
+        weights = zip(layer.get_weights(), after.get_layer(layer.name).get_weights(), strict=True)
+        assert any(np.abs(old - new).max() > 1e-5 for old, new in weights) == (layer.name not in finer), layer.name
+    with np.load(out / "judges.npz") as judges, np.load(finished / "judges.npz") as small:
+        assert [judges[name].shape for name in judges] == [small[name].shape for name in small]
+    sheet = Image.open(out / "samples" / "0000002.png")
+    assert sheet.width > 5 * 64
 
 
 def test_a_judge_that_the_file_lacks_begins_anew(tmp_path, run, eye_weights, lite_weights):
