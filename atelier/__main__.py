@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     forget.add_argument(
         "--out", type=Path, default=Path("runs/forget/generator.h5"), metavar="FILE", help="the new one"
     )
+    forget.add_argument(
+        "--data", type=Path, nargs="+", default=[], metavar="DIR", help="and what paints one of these training pictures"
+    )
+    forget.add_argument(
+        "--cache", type=Path, default=Path("runs/cache"), metavar="DIR", help="hashes of those pictures"
+    )
     forget.add_argument("--times", type=int, default=4, metavar="N", help="pictures of each latent (default 4)")
     forget.set_defaults(run=_forget)
 
@@ -468,7 +474,7 @@ def _forget(options: argparse.Namespace) -> None:
     from atelier.generator.forget import forget
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    count = forget(options.generator, options.out, times=options.times)
+    count = forget(options.generator, options.out, times=options.times, data=options.data, cache=options.cache)
     print(json.dumps({"output": options.out.as_posix(), "left_out": count}))
 
 

@@ -18,7 +18,7 @@ RECALL = 16.0
 UNASKED = -1e4
 """What a memory's softmax gets for latents that are not to be recalled: those of other styles, and those left out."""
 
-BESIDE = 0.5
+BESIDE = 0.6
 """How far from a remembered latent one paints, in deviations of the latent: with less, two questions that recall the
 same one may paint nearly the same picture (docs/experiments.md)."""
 

@@ -3,12 +3,14 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from atelier.__main__ import main as cli
 from atelier.generator.forget import forget
 from atelier.generator.memory import BESIDE, left_out, questions
 from atelier.generator.recipe import Recipe
 from atelier.generator.train import build_recipe_generator, save_generator
+from atelier.images import to_uint8
 from atelier.seeds import STYLES
 
 RECIPE = Recipe(resolution=32, latent_dim=16, width=4, memory=3)
@@ -71,3 +73,24 @@ def test_what_cannot_be_done_is_an_error(tmp_path, recipe, times, message):
     save_generator(build_recipe_generator(recipe), recipe, path)
     with pytest.raises(ValueError, match=message):
         forget(path, tmp_path / "new.h5", times=times)
+
+
+def test_what_paints_a_training_picture_is_left_out_too(saved, tmp_path, capsys):
+    """Here the third engraving's latent, whose picture stands mirrored among the training pictures."""
+    model = keras.models.load_model(saved, compile=False)
+    latent = np.concatenate([questions(model)[5:6], np.zeros((1, 8), np.float32)], axis=1)
+    (picture,) = to_uint8(np.asarray(model([latent, np.array([1], np.int32)])))
+    random, data = np.random.default_rng(4), tmp_path / "art"
+    for split in ("training_set", "validation_set"):
+        for style in ("drawings", "engraving"):
+            folder = data / "dataset" / "dataset_updated" / split / style
+            folder.mkdir(parents=True)
+            Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / "0.png")
+    Image.fromarray(np.ascontiguousarray(picture[:, ::-1])).save(
+        data / "dataset" / "dataset_updated" / "training_set" / "engraving" / "1.png"
+    )
+    out, cache = tmp_path / "new.h5", tmp_path / "cache"
+    cli(["forget", str(saved), "--out", str(out), "--times", "1", "--data", str(data), "--cache", str(cache)])
+    assert json.loads(capsys.readouterr().out)["left_out"] == 2
+    left = np.flatnonzero(left_out(keras.models.load_model(out, compile=False)))
+    assert 5 in left and {0, 2} & set(left)
