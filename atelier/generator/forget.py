@@ -71,12 +71,9 @@ def forget(
     random, there = np.random.default_rng(seed), np.flatnonzero(~left_out(model))
     images = np.concatenate([_paint(model, asked, there, random) for _ in range(times)])
     places = np.tile(there, times)
-    if data:
-        copied = np.unique(places[_copied(images, RealPictures.find(data, Path(cache)))])
-        others = ~np.isin(places, copied)
-        repeated = np.union1d(copied, _repeated(images[others], places[others]))
-    else:
-        repeated = _repeated(images, places)
+    copied = np.unique(places[_copied(images, RealPictures.find(data, Path(cache)))]) if data else []
+    others = ~np.isin(places, copied)
+    repeated = np.union1d(copied, _repeated(images[others], places[others])).astype(int)
     for own in np.array_split(np.arange(len(asked)), len(STYLES)):
         if not np.setdiff1d(np.intersect1d(own, there), repeated).size:  # a style keeps one latent, whatever it paints
             repeated = np.setdiff1d(repeated, np.intersect1d(own, there)[:1])
@@ -111,9 +108,8 @@ def _copied(images: np.ndarray, real: RealPictures) -> np.ndarray:
 
 def _repeated(images: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Of the latents at (N,) places, each once or several times, those to leave out so that no picture repeats."""
-    pairs = [
-        pair for pair in close_pairs(hash_images(images), NEAR)[1] if pixel_difference(*images[list(pair)]) <= ALIKE
-    ]
+    close = close_pairs(hash_images(images), NEAR)[1] if len(images) > 1 else []
+    pairs = [pair for pair in close if pixel_difference(*images[list(pair)]) <= ALIKE]
     alike = {tuple(sorted(places[list(pair)].tolist())) for pair in pairs}
     out = {first for first, second in alike if first == second}
     while alike := {pair for pair in alike if not out & set(pair)}:
